@@ -1,0 +1,143 @@
+//! Runs the simulation over a range of seeds, or one seed again.
+//!
+//! ```text
+//! simulate --seeds 0..100000           runs them all, and names those that fail
+//! simulate --seed 42 [--shrink]        runs one; --shrink leaves out the steps that do not matter
+//! simulate --directed NAME 0..1000     runs histories aimed at one thing
+//! simulate --rot 0..1000               damages the stores of these seeds in many places
+//! simulate --reader 0..1000            runs a reader beside an owner at work
+//! ```
+//! Exit 0 when nothing failed, 1 when a seed failed, 2 for wrong usage.
+
+use cdp_core::{
+    sabotage::Sabotage,
+    testing::{
+        directed::DIRECTED,
+        generate::generate,
+        interleaved, rot,
+        simulate::{Failure, run, run_seed, shrink},
+        world::Coverage,
+    },
+};
+use std::{
+    io::Write,
+    ops::Range,
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+/// Failures after which a run gives up.
+const FAILURES_MAX: u64 = 20;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match arguments[..] {
+        ["--seeds", range] => parse_range(range).map(|seeds| run_range(seeds, &simulated)),
+        ["--rot", range] => parse_range(range).map(|seeds| run_range(seeds, &damage)),
+        ["--reader", range] => parse_range(range).map(|seeds| run_range(seeds, &beside_an_owner)),
+        ["--directed", name, range] => parse_range(range).and_then(|seeds| run_directed(name, seeds)),
+        ["--seed", seed] => parse_seed(seed).map(|seed| run_range(seed..seed + 1, &simulated)),
+        ["--seed", seed, "--shrink"] => parse_seed(seed).map(run_short),
+        _ => Err("give --seeds A..B, --seed N [--shrink], --directed NAME A..B, --rot A..B or --reader A..B"
+            .to_owned()),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(text) => {
+            say(&text);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse_range(text: &str) -> Result<Range<u64>, String> {
+    let wrong = || format!("'{text}' is not a range of seeds such as 0..1000");
+    let (from, to) = text.split_once("..").ok_or_else(wrong)?;
+    match (from.parse(), to.parse()) {
+        (Ok(from), Ok(to)) if from < to => Ok(from..to),
+        _ => Err(wrong()),
+    }
+}
+
+fn parse_seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("'{text}' is not a seed"))
+}
+
+/// Prints a line; a closed pipe is no reason to stop.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn run_range(seeds: Range<u64>, run: &Run<'_>) -> bool {
+    let next = AtomicU64::new(seeds.start);
+    let failures = AtomicU64::new(0);
+    let total = Mutex::new(Coverage::default());
+    let work = || {
+        let mut own = Coverage::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end || failures.load(Ordering::Relaxed) >= FAILURES_MAX {
+                break;
+            }
+            match run(seed) {
+                Ok(coverage) => own += coverage,
+                Err(failure) => {
+                    failures.fetch_add(1, Ordering::Relaxed);
+                    say(&failure.to_string());
+                }
+            }
+        }
+        if let Ok(mut total) = total.lock() {
+            *total += own;
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let total = total.lock().map(|total| *total).unwrap_or_default();
+    say(&format!("{total:#?}"));
+    say(&format!("{} seeds failed", failures.load(Ordering::Relaxed)));
+    failures.load(Ordering::Relaxed) == 0
+}
+
+/// Runs the seed of one kind of test.
+type Run<'a> = dyn Fn(u64) -> Result<Coverage, Box<Failure>> + Sync + 'a;
+
+fn simulated(seed: u64) -> Result<Coverage, Box<Failure>> {
+    run_seed(seed, Sabotage::default())
+}
+
+fn damage(seed: u64) -> Result<Coverage, Box<Failure>> {
+    rot::run_seed(seed, Sabotage::default()).map(|_| Coverage::default())
+}
+
+fn beside_an_owner(seed: u64) -> Result<Coverage, Box<Failure>> {
+    interleaved::run_seed(seed, Sabotage::default()).map(|()| Coverage::default())
+}
+
+fn run_directed(name: &str, seeds: Range<u64>) -> Result<bool, String> {
+    let names = DIRECTED.map(|(name, _)| name).join(", ");
+    let (_, history) = DIRECTED
+        .iter()
+        .find(|(known, _)| *known == name)
+        .ok_or_else(|| format!("'{name}' is none of {names}"))?;
+    Ok(run_range(seeds, &|seed| run(&history(seed, Sabotage::default()))))
+}
+
+fn run_short(seed: u64) -> bool {
+    match shrink(&generate(seed)) {
+        Some((history, failure)) => {
+            say(&format!("{failure}\nthe world: {:#?}", history.world));
+            false
+        }
+        None => true,
+    }
+}

@@ -1,0 +1,196 @@
+//! Metadata records: volumes, bookmarks and the policy, as they stand in frames and, folded, in the manifest.
+//!
+//! `0 kind (u16)   2 length of the body (u32)   6 body`. An unknown kind is an error: the store was written by a newer
+//! version, and says so in its superblock.
+
+use super::{Malformed, put_text, take, take_counter, take_text};
+use crate::{
+    bookmark::{Bookmark, BookmarkKind, is_name},
+    limits::{
+        APP_TYPE_BYTES_MAX, COMMENT_BYTES_MAX, NAME_BYTES_MAX, POLICY_BYTES_MAX, VOLUME_BYTES_MAX,
+        VOLUMES_MAX,
+    },
+    units::{SECTOR_BYTES, Seq, TimeNs, VolumeId, to_len},
+};
+use bytes::{Buf, BufMut};
+
+/// A change of metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetaRecord {
+    /// A volume exists from a seq on.
+    VolumeAdded {
+        /// Its id.
+        id: VolumeId,
+        /// Its name.
+        name: String,
+        /// Its size, bytes.
+        bytes: u64,
+        /// The first seq at which it can be opened.
+        exists_from: Seq,
+    },
+    /// Volume ids below this one are taken, whether or not their volumes came to be.
+    VolumeIdsTaken(VolumeId),
+    /// A bookmark was set.
+    BookmarkAdded(Bookmark),
+    /// A bookmark was removed.
+    BookmarkRemoved(String),
+    /// A bookmark was locked or unlocked.
+    BookmarkLocked {
+        /// Its name.
+        name: String,
+        /// Whether it is locked now.
+        locked: bool,
+    },
+    /// A policy is in force; canonical JSON text.
+    PolicySet(String),
+}
+
+const VOLUME_ADDED: u16 = 1;
+const BOOKMARK_ADDED: u16 = 2;
+const BOOKMARK_REMOVED: u16 = 3;
+const BOOKMARK_LOCKED: u16 = 4;
+const POLICY_SET: u16 = 5;
+const VOLUME_IDS_TAKEN: u16 = 6;
+
+impl MetaRecord {
+    /// Appends the record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut body = Vec::new();
+        let kind = match self {
+            Self::VolumeAdded { id, name, bytes, exists_from } => {
+                body.put_u16_le(id.get());
+                body.put_u64_le(*bytes);
+                body.put_u64_le(exists_from.get());
+                put_text(&mut body, name);
+                VOLUME_ADDED
+            }
+            Self::VolumeIdsTaken(next) => {
+                body.put_u16_le(next.get());
+                VOLUME_IDS_TAKEN
+            }
+            Self::BookmarkAdded(bookmark) => {
+                encode_bookmark(bookmark, &mut body);
+                BOOKMARK_ADDED
+            }
+            Self::BookmarkRemoved(name) => {
+                put_text(&mut body, name);
+                BOOKMARK_REMOVED
+            }
+            Self::BookmarkLocked { name, locked } => {
+                body.put_u8(u8::from(*locked));
+                put_text(&mut body, name);
+                BOOKMARK_LOCKED
+            }
+            Self::PolicySet(text) => {
+                body.put_u32_le(u32::try_from(text.len()).expect("policies are bounded"));
+                body.put_slice(text.as_bytes());
+                POLICY_SET
+            }
+        };
+        out.put_u16_le(kind);
+        out.put_u32_le(u32::try_from(body.len()).expect("bodies are bounded"));
+        out.put_slice(&body);
+    }
+
+    /// Takes one record off the front.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(input: &mut &[u8]) -> Result<Self, Malformed> {
+        let kind = input.try_get_u16_le()?;
+        let len = to_len(u64::from(input.try_get_u32_le()?));
+        let mut body = take(input, len)?;
+        let record = match kind {
+            VOLUME_ADDED => Self::VolumeAdded {
+                id: take_volume_id(&mut body, VOLUMES_MAX - 1)?,
+                bytes: take_volume_bytes(&mut body)?,
+                exists_from: Seq::new(take_counter(&mut body)?),
+                name: take_name(&mut body)?,
+            },
+            VOLUME_IDS_TAKEN => Self::VolumeIdsTaken(take_volume_id(&mut body, VOLUMES_MAX)?),
+            BOOKMARK_ADDED => Self::BookmarkAdded(decode_bookmark(&mut body)?),
+            BOOKMARK_REMOVED => Self::BookmarkRemoved(take_name(&mut body)?),
+            BOOKMARK_LOCKED => {
+                Self::BookmarkLocked { locked: take_bool(&mut body)?, name: take_name(&mut body)? }
+            }
+            POLICY_SET => {
+                let len = to_len(u64::from(body.try_get_u32_le()?));
+                if len > POLICY_BYTES_MAX {
+                    return Err(Malformed("metadata: policy longer than its limit"));
+                }
+                let text = std::str::from_utf8(take(&mut body, len)?);
+                Self::PolicySet(text.map_err(|_| Malformed("metadata: policy is not UTF-8"))?.to_owned())
+            }
+            _ => return Err(Malformed("metadata: unknown kind")),
+        };
+        if body.is_empty() { Ok(record) } else { Err(Malformed("metadata: bytes behind the record")) }
+    }
+}
+
+fn take_volume_id(input: &mut &[u8], max: usize) -> Result<VolumeId, Malformed> {
+    let id = input.try_get_u16_le()?;
+    if usize::from(id) <= max { Ok(VolumeId::new(id)) } else { Err(Malformed("metadata: volume id")) }
+}
+
+fn take_volume_bytes(input: &mut &[u8]) -> Result<u64, Malformed> {
+    let bytes = input.try_get_u64_le()?;
+    let possible = (SECTOR_BYTES..=VOLUME_BYTES_MAX).contains(&bytes) && bytes.is_multiple_of(SECTOR_BYTES);
+    if possible { Ok(bytes) } else { Err(Malformed("metadata: size of a volume")) }
+}
+
+/// Names become parts of paths where a store is mounted, so what is read is as strict as what is written.
+fn take_name(input: &mut &[u8]) -> Result<String, Malformed> {
+    let name = take_text(input, NAME_BYTES_MAX)?;
+    if is_name(&name) { Ok(name) } else { Err(Malformed("metadata: name")) }
+}
+
+fn take_bool(input: &mut &[u8]) -> Result<bool, Malformed> {
+    match input.try_get_u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Malformed("metadata: flag is neither 0 nor 1")),
+    }
+}
+
+const fn kind_code(kind: BookmarkKind) -> u8 {
+    match kind {
+        BookmarkKind::Application => 1,
+        BookmarkKind::FileSystem => 2,
+        BookmarkKind::User => 3,
+    }
+}
+
+fn kind_of_code(code: u8) -> Option<BookmarkKind> {
+    BookmarkKind::ALL.into_iter().find(|kind| kind_code(*kind) == code)
+}
+
+fn encode_bookmark(bookmark: &Bookmark, out: &mut Vec<u8>) {
+    out.put_u64_le(bookmark.seq.get());
+    out.put_u64_le(bookmark.time.get());
+    out.put_u64_le(bookmark.expires.map_or(0, TimeNs::get));
+    out.put_u8(kind_code(bookmark.kind));
+    out.put_u8(u8::from(bookmark.locked));
+    put_text(out, &bookmark.name);
+    put_text(out, bookmark.app.as_deref().unwrap_or(""));
+    put_text(out, bookmark.comment.as_deref().unwrap_or(""));
+    out.put_u16_le(u16::try_from(bookmark.inexact_volumes.len()).expect("volumes are bounded"));
+    bookmark.inexact_volumes.iter().for_each(|name| put_text(out, name));
+}
+
+fn decode_bookmark(input: &mut &[u8]) -> Result<Bookmark, Malformed> {
+    let non_empty = |text: String| (!text.is_empty()).then_some(text);
+    let seq = Seq::new(take_counter(input)?);
+    let time = TimeNs::new(input.try_get_u64_le()?);
+    let expires = Some(TimeNs::new(input.try_get_u64_le()?)).filter(|time| time.get() != 0);
+    let kind = kind_of_code(input.try_get_u8()?).ok_or(Malformed("metadata: bookmark kind"))?;
+    let locked = take_bool(input)?;
+    let name = take_name(input)?;
+    let app = non_empty(take_text(input, APP_TYPE_BYTES_MAX)?);
+    let comment = non_empty(take_text(input, COMMENT_BYTES_MAX)?);
+    let count = usize::from(input.try_get_u16_le()?);
+    if count > VOLUMES_MAX {
+        return Err(Malformed("metadata: more volumes than the limit"));
+    }
+    let inexact_volumes = (0..count).map(|_| take_name(input)).collect::<Result<_, Malformed>>()?;
+    Ok(Bookmark { name, kind, app, comment, seq, time, locked, expires, inexact_volumes })
+}

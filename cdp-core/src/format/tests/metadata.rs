@@ -1,0 +1,171 @@
+//! Metadata records.
+
+use super::assert_cuts_are_refused;
+use crate::{
+    bookmark::{Bookmark, BookmarkKind},
+    format::{Malformed, meta::MetaRecord},
+    limits::{
+        APP_TYPE_BYTES_MAX, COMMENT_BYTES_MAX, COUNTER_END, NAME_BYTES_MAX, POLICY_BYTES_MAX,
+        VOLUME_BYTES_MAX, VOLUMES_MAX,
+    },
+    units::{Seq, TimeNs, VolumeId},
+};
+use proptest::prelude::*;
+
+pub(super) fn bookmark(name: &str) -> Bookmark {
+    Bookmark {
+        name: name.into(),
+        kind: BookmarkKind::FileSystem,
+        app: None,
+        comment: Some("c".into()),
+        seq: Seq::new(4),
+        time: TimeNs::new(5),
+        locked: false,
+        expires: None,
+        inexact_volumes: vec!["disk".into()],
+    }
+}
+
+pub(super) fn volume(id: u16, name: &str, bytes: u64, exists_from: u64) -> MetaRecord {
+    MetaRecord::VolumeAdded {
+        id: VolumeId::new(id),
+        name: name.into(),
+        bytes,
+        exists_from: Seq::new(exists_from),
+    }
+}
+
+fn volumes_max() -> u16 {
+    u16::try_from(VOLUMES_MAX).unwrap()
+}
+
+fn encoded(record: &MetaRecord) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    record.encode(&mut bytes);
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Result<MetaRecord, Malformed> {
+    let mut input = bytes;
+    let record = MetaRecord::decode(&mut input)?;
+    if input.is_empty() { Ok(record) } else { Err(Malformed("bytes are left")) }
+}
+
+fn names() -> impl Strategy<Value = String> {
+    "[A-Za-z0-9._-]{1,128}"
+}
+
+fn records() -> impl Strategy<Value = MetaRecord> {
+    let volumes = (0..volumes_max(), names(), 1..=VOLUME_BYTES_MAX / 512, 0..COUNTER_END)
+        .prop_map(|(id, name, sectors, from)| volume(id, &name, sectors * 512, from));
+    let texts = ("[ -~]{0,128}", "[ -~]{0,200}");
+    let bookmarks = (names(), texts, 0..COUNTER_END, any::<[u64; 2]>(), any::<[bool; 2]>(), 0..3usize)
+        .prop_map(|(name, (app, comment), seq, [time, expires], [locked, listed], kind)| {
+            let non_empty = |text: String| (!text.is_empty()).then_some(text);
+            MetaRecord::BookmarkAdded(Bookmark {
+                kind: BookmarkKind::ALL[kind],
+                app: non_empty(app),
+                comment: non_empty(comment),
+                seq: Seq::new(seq),
+                time: TimeNs::new(time),
+                locked,
+                expires: (expires > 0).then_some(TimeNs::new(expires)),
+                inexact_volumes: if listed { vec![name.clone(), "x".into()] } else { Vec::new() },
+                ..bookmark(&name)
+            })
+        });
+    prop_oneof![
+        volumes,
+        bookmarks,
+        (0..=volumes_max()).prop_map(|next| MetaRecord::VolumeIdsTaken(VolumeId::new(next))),
+        names().prop_map(MetaRecord::BookmarkRemoved),
+        (names(), any::<bool>()).prop_map(|(name, locked)| MetaRecord::BookmarkLocked { name, locked }),
+        "\\PC{0,300}".prop_map(MetaRecord::PolicySet),
+    ]
+}
+
+proptest! {
+    /// Goal: records come back as they went in, one after the other. Method: rows of random records of every kind.
+    #[test]
+    fn records_are_read_back_as_they_were_written(row in proptest::collection::vec(records(), 1..6)) {
+        let bytes: Vec<u8> = row.iter().flat_map(encoded).collect();
+        let mut input = bytes.as_slice();
+        for record in &row {
+            prop_assert_eq!(MetaRecord::decode(&mut input), Ok(record.clone()));
+        }
+        prop_assert!(input.is_empty());
+    }
+
+    /// Goal: what is read has one form only, so that nothing hides in a record. Method: a random byte of a random record changed; what is
+    /// still taken is written as the very same bytes.
+    #[test]
+    fn a_changed_record_is_refused_or_another_record(record in records(), at: proptest::sample::Index, change in 1..=255u8) {
+        let mut bytes = encoded(&record);
+        let at = at.index(bytes.len());
+        bytes[at] ^= change;
+        if let Ok(other) = decode(&bytes) {
+            prop_assert!(other != record);
+            prop_assert_eq!(encoded(&other), bytes);
+        }
+    }
+}
+
+/// Goal: each bound is kept, and what lies on it is taken. Method: each bound and one past it.
+#[test]
+fn bounds_of_metadata_are_kept() {
+    let taken = |record: &MetaRecord| decode(&encoded(record)).is_ok();
+    let last = u16::try_from(VOLUMES_MAX - 1).unwrap();
+    assert!(taken(&volume(last, "v", VOLUME_BYTES_MAX, COUNTER_END - 1)) && taken(&volume(0, "v", 512, 0)));
+    for (record, what) in [
+        (volume(last + 1, "v", 512, 0), "volume id"),
+        (volume(0, "v", VOLUME_BYTES_MAX + 512, 0), "too large"),
+        (volume(0, "v", 0, 0), "empty"),
+        (volume(0, "v", 513, 0), "half a sector"),
+        (volume(0, "v", u64::MAX, 0), "all bytes there are"),
+        (volume(0, "v", 512, COUNTER_END), "seq"),
+        (volume(0, "", 512, 0), "no name"),
+        (volume(0, "../etc", 512, 0), "a path for a name"),
+        (volume(0, "a\0b", 512, 0), "a zero in a name"),
+        (MetaRecord::VolumeIdsTaken(VolumeId::new(last + 2)), "ids taken"),
+        (MetaRecord::BookmarkRemoved("a/b".into()), "name"),
+        (MetaRecord::BookmarkLocked { name: String::new(), locked: true }, "name"),
+        (MetaRecord::BookmarkAdded(Bookmark { seq: Seq::new(COUNTER_END), ..bookmark("b") }), "seq"),
+        (
+            MetaRecord::BookmarkAdded(Bookmark { inexact_volumes: vec!["/".into()], ..bookmark("b") }),
+            "volume",
+        ),
+    ] {
+        assert!(!taken(&record), "{what}");
+    }
+    let text = |length: usize| "x".repeat(length);
+    for (max, make) in [
+        (NAME_BYTES_MAX, (|text| MetaRecord::BookmarkAdded(bookmark(&text))) as fn(String) -> MetaRecord),
+        (NAME_BYTES_MAX, |text| volume(1, &text, 512, 0)),
+        (APP_TYPE_BYTES_MAX, |text| MetaRecord::BookmarkAdded(Bookmark { app: Some(text), ..bookmark("b") })),
+        (COMMENT_BYTES_MAX, |text| {
+            MetaRecord::BookmarkAdded(Bookmark { comment: Some(text), ..bookmark("b") })
+        }),
+        (POLICY_BYTES_MAX, MetaRecord::PolicySet),
+    ] {
+        assert!(taken(&make(text(max))) && !taken(&make(text(max + 1))), "bound of {max}");
+    }
+}
+
+/// Goal: unknown kinds, cuts and bytes behind a record are refused. Method: each of them.
+#[test]
+fn records_that_are_not_whole_are_refused() {
+    let bytes = encoded(&MetaRecord::BookmarkAdded(bookmark("b")));
+    assert_cuts_are_refused(&bytes, decode);
+    for kind in [0u16, 7, u16::MAX] {
+        let mut unknown = bytes.clone();
+        unknown[..2].copy_from_slice(&kind.to_le_bytes());
+        assert_eq!(decode(&unknown), Err(Malformed("metadata: unknown kind")));
+    }
+    let mut longer = bytes.clone();
+    longer[2] += 1;
+    longer.push(0);
+    assert!(decode(&longer).is_err(), "a byte behind the fields");
+    let mut endless = bytes;
+    endless[2..6].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert!(decode(&endless).is_err(), "no allocation by a length that is not there");
+}

@@ -1,0 +1,398 @@
+//! Taking writes into the journal.
+//!
+//! A write gets its seq on entering the open frame, before it is acknowledged, and reads see it from then on. Its entries are in
+//! the memtable before its seq becomes visible, so a reader never sees a part of it.
+//! Invariant *all or nothing*: everything that can fail or wait (space in a segment, buffers, frames in flight) is reserved before
+//! the first part enters.
+
+use super::{CurrentSegment, Group};
+use crate::{
+    error::{Error, Result},
+    format::{
+        PAGE_BYTES,
+        frame_table::FrameEntry,
+        meta::MetaRecord,
+        record::{Record, RecordKind},
+    },
+    index::{Content, Entry, Key, MASK_FULL, cells_of},
+    io::Clock,
+    journal::{FrameContext, OpenFrame, Part, PreparedWrite},
+    limits::{FRAME_BYTES_MAX, FRAMES_IN_FLIGHT_MAX, SEGMENT_ENTRIES_MAX},
+    sabotage::{Sabotage, Switch},
+    units::{FrameNo, Seq, TimeNs, len_u64},
+};
+use std::{
+    mem,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// When a write happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stamp {
+    /// Now, by the clock of the host.
+    Now,
+    /// At a time that the caller knows, not before the newest write.
+    At(TimeNs),
+}
+
+/// How a record takes its seq.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SeqRule {
+    /// The next one.
+    Next,
+    /// One that was taken before.
+    Staged(Seq),
+}
+
+impl Group {
+    /// Appends one write. Returns its seq; it is visible to reads and not yet durable.
+    pub fn append_write(&self, write: &PreparedWrite<'_>, stamp: Stamp) -> Result<Seq> {
+        self.append_as(write, stamp, SeqRule::Next)
+    }
+
+    /// Appends a write under a seq that [`Group::take_stage`] took.
+    pub fn append_staged(&self, write: &PreparedWrite<'_>, seq: Seq) -> Result<()> {
+        self.append_as(write, Stamp::Now, SeqRule::Staged(seq)).map(|_| ())
+    }
+
+    /// Takes one seq for staged writes to come.
+    pub fn take_stage(&self, volume: crate::units::VolumeId, stamp: Stamp) -> Result<Seq> {
+        self.append_as(&PreparedWrite::stage(volume), stamp, SeqRule::Next)
+    }
+
+    fn append_as(&self, write: &PreparedWrite<'_>, stamp: Stamp, rule: SeqRule) -> Result<Seq> {
+        let _turn = self.turn.lock();
+        self.check_writable()?;
+        if let Some(seq) = self.append_to_open(write, stamp, rule)? {
+            return Ok(seq);
+        }
+        let time = time_of(&self.append.lock(), stamp, rule, &*self.shared.clock)?;
+        self.reserve(write)?;
+        let parts_fit = write.is_single();
+        let mut seq = Seq::ZERO;
+        for part in write.parts() {
+            // A write of several parts begins a frame of its own, so that recovery can cut it off as a whole.
+            let fresh = !parts_fit && part.record.first;
+            self.open_frame(|open| (open.is_empty() || !fresh) && open.fits(&part))
+                .inspect_err(|error| self.poison(&format!("a write was cut short: {error}")))?;
+            let mut append = self.append.lock();
+            seq = match rule {
+                SeqRule::Next => append.last_seq.next(),
+                SeqRule::Staged(seq) => seq,
+            };
+            let last = part.record.last;
+            self.push_part(&mut append, part, seq, time, rule);
+            if last {
+                self.publish_seq(&mut append, seq, time, rule);
+            }
+        }
+        self.totals.source_bytes.fetch_add(write.source_bytes(), Ordering::Relaxed);
+        Ok(seq)
+    }
+
+    fn push_part(
+        &self,
+        append: &mut super::Append,
+        mut part: Part<'_>,
+        seq: Seq,
+        time: TimeNs,
+        rule: SeqRule,
+    ) {
+        part.record.staged = matches!(rule, SeqRule::Staged(_));
+        let source_bytes = match part.record.kind {
+            RecordKind::Data | RecordKind::Zero => part.record.range.bytes(),
+            _ => 0,
+        };
+        let open = append.open.as_mut().expect("a frame was opened for the part");
+        if open.is_empty() {
+            append.opened_at = self.shared.clock.now();
+        }
+        let (record, payload_at) = open.push(part, seq, time);
+        let current = append.current.as_mut().expect("an open frame has a segment");
+        current.source_bytes += source_bytes;
+        let entries = entries_of(&record, current.extent, payload_at, self.shared.sabotage);
+        current.memtable.insert(&entries).expect("the entries of a new write are valid and new");
+    }
+
+    /// The usual case, under one lock: the write fits the open frame and its segment. `None` when it does not.
+    fn append_to_open(&self, write: &PreparedWrite<'_>, stamp: Stamp, rule: SeqRule) -> Result<Option<Seq>> {
+        if !write.is_single() {
+            return Ok(None);
+        }
+        let mut append = self.append.lock();
+        let part = write.parts().next().expect("a write has a part");
+        let open = append.open.as_ref().is_some_and(|open| open.fits(&part));
+        let room = open
+            && append
+                .current
+                .as_ref()
+                .is_some_and(|current| self.has_room(current, 0, 0, write.entries_max()));
+        if !room {
+            return Ok(None);
+        }
+        let time = time_of(&append, stamp, rule, &*self.shared.clock)?;
+        let seq = match rule {
+            SeqRule::Next => append.last_seq.next(),
+            SeqRule::Staged(seq) => seq,
+        };
+        self.push_part(&mut append, part, seq, time, rule);
+        self.publish_seq(&mut append, seq, time, rule);
+        self.totals.source_bytes.fetch_add(write.source_bytes(), Ordering::Relaxed);
+        Ok(Some(seq))
+    }
+
+    /// A write is complete: reads see it from now on.
+    fn publish_seq(&self, append: &mut super::Append, seq: Seq, time: TimeNs, rule: SeqRule) {
+        if rule == SeqRule::Next {
+            append.last_seq = seq;
+            append.newest_time = time;
+            append.covered_to = append.covered_to.max(time);
+            self.visible_seq.store(seq.get(), Ordering::Release);
+        }
+    }
+
+    /// Whether a segment has room for the open frame and `frames` more frames with `bytes` bytes in all and `entries` entries.
+    fn has_room(&self, current: &CurrentSegment, frames: usize, bytes: u64, entries: usize) -> bool {
+        let count = current.memtable.len() + entries;
+        let footer = footer_bytes_max(count, current.frames.len() + frames + 1);
+        let needed = current.offset + len_u64(FRAME_BYTES_MAX) + bytes + footer;
+        count <= SEGMENT_ENTRIES_MAX && needed <= self.shared.tuning.segment_bytes
+    }
+
+    /// Appends a metadata record and makes it durable. `make` is called with the turn held, so what it has checked stays true;
+    /// it gets the newest seq and its time.
+    pub fn append_meta(
+        &self,
+        make: impl FnOnce(Seq, TimeNs) -> Result<Vec<MetaRecord>>,
+        covered: Option<TimeNs>,
+    ) -> Result<()> {
+        let frame = {
+            let _turn = self.turn.lock();
+            self.check_writable()?;
+            let (seq, newest) = {
+                let append = self.append.lock();
+                (append.last_seq, append.newest_time)
+            };
+            let records = make(seq, newest)?;
+            self.reserve_room(2, 2 * len_u64(FRAME_BYTES_MAX), 0)?;
+            let mut frame = FrameNo::ZERO;
+            for record in records {
+                let mut body = Vec::new();
+                record.encode(&mut body);
+                self.open_frame(|open| open.fits_meta(body.len()))?;
+                let mut append = self.append.lock();
+                if let Some(time) = covered {
+                    append.covered_to = append.covered_to.max(time);
+                }
+                let open = append.open.as_mut().expect("a frame was opened for the record");
+                if open.is_empty() {
+                    append.opened_at = self.shared.clock.now();
+                }
+                let open = append.open.as_mut().expect("a frame was opened for the record");
+                open.push_meta(&body, newest, |bytes| self.shared.key.digest(bytes));
+                frame = open.frame();
+                let current = append.current.as_mut().expect("an open frame has a segment");
+                current.metas.push((frame, record.clone()));
+                drop(append);
+                self.catalog.write().apply(&record);
+            }
+            frame
+        };
+        self.seal_if_open(frame);
+        self.wait_durable(frame.next())
+    }
+
+    /// Says that nothing was written up to `time`: the timeline covers it.
+    pub fn cover(&self, time: TimeNs) {
+        let mut append = self.append.lock();
+        append.covered_to = append.covered_to.max(time);
+    }
+
+    /// Makes everything appended so far durable; returns the seq up to which.
+    pub fn flush(&self) -> Result<Seq> {
+        let (frame, seq) = {
+            let mut append = self.append.lock();
+            self.seal_open(&mut append);
+            (append.next_frame, append.last_seq)
+        };
+        self.wait_durable(frame)?;
+        Ok(seq)
+    }
+
+    fn reserve(&self, write: &PreparedWrite<'_>) -> Result<()> {
+        let bytes = write.stored_bytes_max();
+        let frames = usize::try_from(bytes / (1 << 20)).unwrap_or(usize::MAX).saturating_add(2);
+        let overhead = len_u64(frames * (FRAME_BYTES_MAX - crate::limits::FRAME_PAYLOAD_BYTES_MAX));
+        self.reserve_room(frames, bytes + overhead, write.entries_max())
+    }
+
+    /// Makes sure that `frames` more frames with `bytes` bytes in all and `entries` index entries can be taken without waiting.
+    fn reserve_room(&self, frames: usize, bytes: u64, entries: usize) -> Result<()> {
+        while self.commit.lock().in_flight() + frames > FRAMES_IN_FLIGHT_MAX || self.commit.lock().is_failed()
+        {
+            self.drive_commit(true, true)?;
+        }
+        let fits = {
+            let append = self.append.lock();
+            append.current.as_ref().is_some_and(|current| self.has_room(current, frames, bytes, entries))
+        };
+        if fits { Ok(()) } else { self.roll_segment() }
+    }
+
+    /// Makes sure that there is an open frame of which `suits` holds, sealing the one before if need be.
+    fn open_frame(&self, suits: impl Fn(&OpenFrame) -> bool) -> Result<()> {
+        let mut append = self.append.lock();
+        if append.open.as_ref().is_some_and(&suits) {
+            return Ok(());
+        }
+        let buffer = self.take_buffer()?;
+        self.seal_open(&mut append);
+        let (frame, base_seq) = (append.next_frame, append.last_seq);
+        let current = append.current.as_ref().expect("room was reserved in a segment");
+        let context = FrameContext {
+            store: self.shared.store.short(),
+            segment: current.extent,
+            segment_uuid: current.uuid.short(),
+            offset: current.offset,
+            frame,
+            lineage: self.lineage,
+            owner_epoch: self.shared.owner_epoch,
+            previous_crc: current.previous_crc,
+        };
+        append.open = Some(OpenFrame::new(context, base_seq, buffer));
+        Ok(())
+    }
+
+    /// Seals the open frame when it has records, and queues it.
+    pub(super) fn seal_open(&self, append: &mut super::Append) {
+        if let Some(open) = append.open.take_if(|open| !open.is_empty()) {
+            self.seal_frame(append, open);
+        }
+    }
+
+    fn seal_frame(&self, append: &mut super::Append, open: OpenFrame) {
+        let durable = FrameNo::new(self.durable_frame.load(Ordering::Acquire));
+        let mut sealed = open.seal(append.covered_to, durable, self.manifest_records.load(Ordering::Acquire));
+        sealed.captured_at = append.opened_at;
+        append.next_frame = sealed.header.frame.next();
+        let covered_to = append.covered_to;
+        let current = append.current.as_mut().expect("an open frame has a segment");
+        note_frame(current, &sealed.entry, covered_to);
+        let sealed = Arc::new(sealed);
+        self.flight.write().insert((sealed.header.segment, sealed.first_sector()), sealed.clone());
+        self.commit.lock().push(sealed);
+        self.commit_changed.notify_all();
+    }
+
+    /// Appends an empty frame when the last one has nobody who vouches for it, and makes it durable: what came before it is then
+    /// known to have been durable, so that damage to it is never taken for a torn tail.
+    ///
+    /// `clock`: also when only the clock of the group has moved since the last frame.
+    pub fn vouch(&self, clock: bool) -> Result<()> {
+        let frame = {
+            let _turn = self.turn.lock();
+            self.check_writable()?;
+            let vouched = {
+                let append = self.append.lock();
+                let last = append.current.as_ref().and_then(|current| current.frames.last());
+                let told = append
+                    .current
+                    .as_ref()
+                    .is_some_and(|c| !c.frames.is_empty() && c.covered_to >= append.covered_to);
+                let unused = append.open.as_ref().is_none_or(OpenFrame::is_empty);
+                let empty =
+                    |entry: &FrameEntry| entry.last_seq == entry.base_seq && entry.bytes == PAGE_BYTES;
+                let nothing_in_doubt = last.is_none_or(empty);
+                !unused || (nothing_in_doubt && (told || !clock))
+            };
+            if vouched {
+                return Ok(());
+            }
+            self.reserve_room(1, len_u64(FRAME_BYTES_MAX), 0)?;
+            self.open_frame(|_| true)?;
+            let mut append = self.append.lock();
+            let frame = append.next_frame;
+            if let Some(open) = append.open.take() {
+                self.seal_frame(&mut append, open);
+            }
+            frame
+        };
+        self.wait_durable(frame.next())
+    }
+
+    fn seal_if_open(&self, frame: FrameNo) {
+        let mut append = self.append.lock();
+        if append.open.as_ref().is_some_and(|open| open.frame() == frame) {
+            self.seal_open(&mut append);
+        }
+    }
+
+    /// Seals the open frame when it is older than `age_ns`.
+    pub fn seal_aged(&self, age_ns: u64) {
+        let now = self.shared.clock.now();
+        let mut append = self.append.lock();
+        let aged = now.get().abs_diff(append.opened_at.get()) >= age_ns;
+        if aged && append.open.as_ref().is_some_and(|open| !open.is_empty()) {
+            self.seal_open(&mut append);
+        }
+    }
+
+    /// Ends the current segment: its frames are queued, its memtable waits to be sealed. Called with the turn held.
+    pub(super) fn freeze_current(&self, append: &mut super::Append) {
+        self.seal_open(append);
+        if let Some(open) = mem::take(&mut append.open) {
+            drop(open);
+        }
+        if let Some(current) = append.current.take() {
+            self.frozen.lock().push_back(super::Frozen::from_current(current));
+        }
+    }
+}
+
+/// The time of a write: the clock's, or the one given, which may not lie before the newest write.
+fn time_of(append: &super::Append, stamp: Stamp, rule: SeqRule, clock: &dyn Clock) -> Result<TimeNs> {
+    let newest = append.newest_time;
+    match stamp {
+        Stamp::At(given) if given < newest && rule == SeqRule::Next => {
+            Err(Error::TimeBackwards { given, newest })
+        }
+        Stamp::At(given) => Ok(given),
+        Stamp::Now => Ok(clock.now().max(newest)),
+    }
+}
+
+/// Enters a sealed frame into the books of its segment.
+pub(super) fn note_frame(current: &mut CurrentSegment, entry: &FrameEntry, covered_to: TimeNs) {
+    current.offset = entry.offset + entry.bytes;
+    current.previous_crc = entry.crc;
+    current.covered_to = covered_to;
+    current.frames.push(*entry);
+}
+
+/// Upper bound of the footer of a segment with that many entries and frames, for the usual few volumes a segment.
+fn footer_bytes_max(entries: usize, frames: usize) -> u64 {
+    len_u64(entries * 25 + frames * 60 + (64 << 10))
+}
+
+/// The index entries of a record whose frame's payload starts at `payload_at`.
+pub(crate) fn entries_of(
+    record: &Record,
+    segment: crate::units::ExtentId,
+    payload_at: u64,
+    sabotage: Sabotage,
+) -> Vec<Entry> {
+    match record.kind {
+        RecordKind::Data => record.data_entries(segment, payload_at).collect(),
+        RecordKind::Zero | RecordKind::Discard if sabotage.on(Switch::DropZeroRanges) => Vec::new(),
+        RecordKind::Zero | RecordKind::Discard => {
+            let content = if record.kind == RecordKind::Zero { Content::Zero } else { Content::Discarded };
+            cells_of(record.range)
+                .map(|(cell, mask)| {
+                    let mask = if cell.level == 0 { mask } else { MASK_FULL };
+                    Entry { key: Key::new(record.volume, cell, record.seq), mask, content }
+                })
+                .collect()
+        }
+        RecordKind::Meta | RecordKind::Stage => Vec::new(),
+    }
+}

@@ -1,0 +1,173 @@
+//! Carrying out the commit: whoever needs it (a flush, a full pool, a runner's thread, a step) does the next write or sync, or waits
+//! for the thread that is at it.
+
+use super::Group;
+use crate::{
+    error::{Error, Result},
+    journal::SyncTicket,
+    sabotage::Switch,
+    units::{FrameNo, len_u64},
+};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+/// Longest wait before looking again; answers wake waiters, this only bounds the harm of a lost wake-up.
+const WAIT: Duration = Duration::from_millis(100);
+
+impl Group {
+    /// Waits, working, until every frame below `frame` is durable.
+    pub(super) fn wait_durable(&self, frame: FrameNo) -> Result<()> {
+        loop {
+            let may_sync = {
+                let commit = self.commit.lock();
+                if commit.durable_frame() >= frame {
+                    return Ok(());
+                }
+                let written = commit.all_written_below(frame);
+                if written && self.shared.sabotage.on(Switch::AcknowledgeBeforeSync) {
+                    return Ok(());
+                }
+                written
+            };
+            self.drive_commit(may_sync, false)?;
+        }
+    }
+
+    /// Does one piece of commit work, or waits for a piece that another thread does. `has_turn`: the caller holds the turn.
+    ///
+    /// # Errors
+    /// When frames could not be saved from a failed segment; they stay in memory and the next call tries again.
+    pub(super) fn drive_commit(&self, may_sync: bool, has_turn: bool) -> Result<()> {
+        self.check_writable()?;
+        // An appender leaves the work to the runner's threads while they get on with it.
+        let leave = has_turn && self.runners.load(Ordering::Relaxed) > 0 && self.wait_for_progress();
+        if leave || self.commit_piece(may_sync) {
+            return Ok(());
+        }
+        let mut commit = self.commit.lock();
+        if commit.is_failed() && commit.is_quiet() {
+            drop(commit);
+            let _turn = (!has_turn).then(|| self.turn.lock());
+            return self.relocate();
+        }
+        if !commit.is_quiet() {
+            self.commit_changed.wait_for(&mut commit, WAIT);
+        }
+        Ok(())
+    }
+
+    /// Waits for any answer to a write or sync; `false` when none came in time.
+    fn wait_for_progress(&self) -> bool {
+        let mut commit = self.commit.lock();
+        !commit.is_failed() && !self.commit_changed.wait_for(&mut commit, WAIT).timed_out()
+    }
+
+    /// Does one write or sync if there is one to do. Failures are noted, not returned.
+    pub fn commit_piece(&self, may_sync: bool) -> bool {
+        self.write_piece() || (may_sync && self.sync_piece())
+    }
+
+    /// Writes one frame if there is one to write.
+    pub fn write_piece(&self) -> bool {
+        let Some(frame) = self.commit.lock().next_write() else { return false };
+        let outcome = self.shared.handle(frame.header.segment).and_then(|handle| {
+            let written = handle.write_at(frame.header.offset, frame.bytes());
+            written.map_err(|error| Error::io("write", "a frame", error))
+        });
+        self.totals.written_bytes.fetch_add(len_u64(frame.bytes().len()), Ordering::Relaxed);
+        let mut commit = self.commit.lock();
+        match outcome {
+            Ok(()) => commit.written(frame.header.frame),
+            Err(_) => commit.failed(frame.header.frame),
+        }
+        drop(commit);
+        self.commit_changed.notify_all();
+        true
+    }
+
+    /// Syncs what is written, if anything is and no other sync is under way.
+    pub fn sync_piece(&self) -> bool {
+        let Some(ticket) = self.commit.lock().next_sync() else { return false };
+        self.carry_out(ticket);
+        true
+    }
+
+    fn carry_out(&self, ticket: SyncTicket) {
+        let outcome = self
+            .shared
+            .handle(ticket.segment)
+            .and_then(|handle| handle.sync().map_err(|error| Error::io("sync", "a segment", error)));
+        let mut commit = self.commit.lock();
+        let released = match outcome {
+            Ok(()) => commit.synced(ticket),
+            Err(_) => {
+                commit.sync_failed(ticket);
+                Vec::new()
+            }
+        };
+        self.durable_frame.store(commit.durable_frame().get(), Ordering::Release);
+        self.durable_seq.store(commit.durable_seq().get(), Ordering::Release);
+        drop(commit);
+        self.commit_changed.notify_all();
+        if !released.is_empty() {
+            let mut flight = self.flight.write();
+            for frame in &released {
+                flight.remove(&(frame.header.segment, frame.first_sector()));
+            }
+        }
+        for frame in released {
+            if let Ok(frame) = Arc::try_unwrap(frame) {
+                self.return_buffer(frame.into_buffer());
+            }
+        }
+    }
+
+    /// Frames written that wait for a sync.
+    pub fn unsynced_frames(&self) -> usize {
+        self.commit.lock().unsynced()
+    }
+
+    /// Waits until there is commit work, for a runner's thread.
+    pub fn wait_for_commit_work(&self, timeout: Duration) {
+        let mut commit = self.commit.lock();
+        self.commit_changed.wait_for(&mut commit, timeout);
+    }
+
+    /// Whether a failure waits to be repaired.
+    pub fn needs_relocation(&self) -> bool {
+        let commit = self.commit.lock();
+        commit.is_failed() && commit.is_quiet()
+    }
+
+    /// Tries to save frames from a failed segment.
+    pub fn try_relocate(&self) -> Result<()> {
+        let _turn = self.turn.lock();
+        self.relocate()
+    }
+}
+
+/// Figures for statistics.
+impl Group {
+    /// Bytes captured that are not durable yet.
+    pub fn undurable_bytes(&self) -> u64 {
+        let flight: u64 = self.commit.lock().frames().map(|frame| len_u64(frame.bytes().len())).sum();
+        flight + self.append.lock().open.as_ref().map_or(0, |open| open.payload_bytes())
+    }
+
+    /// Age of the oldest write that is not durable yet, nanoseconds, by the clock of the host.
+    pub fn lag_ns(&self) -> u64 {
+        let now = self.shared.clock.now().get();
+        let oldest = self.commit.lock().frames().map(|frame| frame.captured_at).next();
+        let append = self.append.lock();
+        let open = append.open.as_ref().filter(|open| !open.is_empty()).map(|_| append.opened_at);
+        oldest.or(open).map_or(0, |time| now.saturating_sub(time.get()))
+    }
+
+    /// Bytes that the source wrote to segments that are not sealed.
+    pub fn unsealed_source_bytes(&self) -> u64 {
+        let current = self.append.lock().current.as_ref().map_or(0, |current| current.source_bytes);
+        current + self.frozen.lock().iter().map(|frozen| frozen.source_bytes).sum::<u64>()
+    }
+}

@@ -1,0 +1,233 @@
+//! Background maintenance: merging index runs, and removing what nobody needs any more.
+//!
+//! Runs of a level are merged when there are a fan-out of them, the oldest first, so a lookup meets a number of runs that grows with
+//! the logarithm of the history. Outputs are synced and verified, then one manifest edit replaces the inputs, then their extents are
+//! removed after the last reader has let go. An input that lives in the footer of a segment stays where it is.
+
+use super::{Group, Manifest};
+use crate::{
+    error::{Error, Result},
+    format::manifest::{Edit, RunId},
+    index::{Keep, KeepAll, Merge, MergeStep, Run, RunMeta, View},
+    sabotage::Switch,
+    units::ExtentId,
+};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// Maintenance under way.
+#[derive(Default)]
+pub(super) struct Maintenance {
+    job: Option<Job>,
+    /// Runs that were replaced, with the extents that go when no reader holds them any more.
+    replaced: Vec<(Arc<Run>, Vec<ExtentId>)>,
+    /// Extents that can go when readers allow it.
+    garbage: Vec<ExtentId>,
+    /// Inputs of merges that met damage: they stay as they are until the store is opened again.
+    damaged: BTreeSet<RunId>,
+}
+
+struct Job {
+    inputs: Vec<Arc<Run>>,
+    merge: Merge<'static, Filter>,
+    created: Arc<Mutex<Vec<ExtentId>>>,
+}
+
+/// Keeps all, unless sabotaged.
+struct Filter {
+    lose_one: bool,
+}
+
+impl Keep for Filter {
+    fn keep(&mut self, entry: &crate::index::Entry) -> bool {
+        KeepAll.keep(entry) && !std::mem::take(&mut self.lose_one)
+    }
+}
+
+impl Group {
+    /// Does up to `entries` entries' worth of merging. Returns whether there is more to do at once.
+    pub fn maintain(&self, entries: u64) -> Result<bool> {
+        let mut maintenance = self.maintenance.lock();
+        self.collect_garbage(&mut maintenance);
+        if maintenance.job.is_none() {
+            maintenance.job = self.next_job(&maintenance.damaged)?;
+        }
+        let Some(job) = maintenance.job.as_mut() else { return Ok(false) };
+        match job.merge.step(entries) {
+            Ok(MergeStep::More { .. }) => Ok(true),
+            Ok(MergeStep::Finished(output)) => {
+                let Some(job) = maintenance.job.take() else { return Ok(false) };
+                let created = job.created.lock().clone();
+                match self.check_output(&output) {
+                    // When this fails the edit may be there all the same, so the output stays: the next open knows what it is.
+                    Ok(run) => maintenance.replaced.extend(self.install(&job.inputs, run, output)?),
+                    Err(error) => {
+                        if error.is_damage() {
+                            maintenance
+                                .damaged
+                                .extend(job.inputs.iter().filter_map(|run| RunId::of(run.meta())));
+                        }
+                        self.discard(&mut maintenance, &created);
+                        return Err(error);
+                    }
+                }
+                Ok(true)
+            }
+            Err(error) => {
+                if let Some(job) = maintenance.job.take() {
+                    if error.is_damage() {
+                        maintenance.damaged.extend(job.inputs.iter().filter_map(|run| RunId::of(run.meta())));
+                    }
+                    let created = job.created.lock().clone();
+                    self.discard(&mut maintenance, &created);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn next_job(&self, damaged: &BTreeSet<RunId>) -> Result<Option<Job>> {
+        let view = self.view();
+        let mut levels: BTreeMap<u8, Vec<Arc<Run>>> = BTreeMap::new();
+        for run in
+            view.runs.iter().filter(|run| RunId::of(run.meta()).is_some_and(|id| !damaged.contains(&id)))
+        {
+            levels.entry(run.meta().level).or_default().push(run.clone());
+        }
+        let fanout = self.shared.tuning.run_fanout;
+        let Some((level, mut runs)) = levels.into_iter().find(|(_, runs)| runs.len() >= fanout) else {
+            return Ok(None);
+        };
+        runs.sort_by_key(|run| (run.meta().seq_min, run.meta().seq_max));
+        runs.truncate(fanout);
+        let extents = match &*self.manifest.lock() {
+            Manifest::Owner(log) => log.extents(),
+            Manifest::Reader(_) => return Err(Error::ReadOnly),
+        };
+        let created = Arc::new(Mutex::new(Vec::new()));
+        let (shared, noted) = (self.shared.clone(), created.clone());
+        let next_piece = Box::new(move || {
+            let id = ExtentId::new(extents.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+            let storage = &shared.storage;
+            let extent =
+                storage.create(id, 0).map_err(|error| Error::io("create", storage.describe(id), error))?;
+            noted.lock().push(id);
+            Ok((id, extent, 0))
+        });
+        let filter = Filter { lose_one: self.shared.sabotage.on(Switch::MergeDropsEntry) };
+        let merge = Merge::new(runs.clone(), level.saturating_add(1), next_piece, filter)?;
+        Ok(Some(Job { inputs: runs, merge, created }))
+    }
+
+    /// Makes the output of a merge durable and verifies it.
+    fn check_output(&self, output: &RunMeta) -> Result<Arc<Run>> {
+        let storage = &self.shared.storage;
+        for piece in &output.pieces {
+            let handle = self.shared.handle(piece.extent)?;
+            handle.sync().map_err(|error| Error::io("sync", storage.describe(piece.extent), error))?;
+        }
+        storage.sync_names().map_err(|error| Error::io("sync names of", "the store", error))?;
+        let run = Arc::new(self.shared.open_run(output.clone()));
+        run.verify()?;
+        Ok(run)
+    }
+
+    /// Puts the output of a merge in the place of its inputs.
+    fn install(
+        &self,
+        inputs: &[Arc<Run>],
+        run: Arc<Run>,
+        output: RunMeta,
+    ) -> Result<Vec<(Arc<Run>, Vec<ExtentId>)>> {
+        let mut manifest = self.manifest.lock();
+        let manifest = manifest.log()?;
+        let removed: Vec<RunId> = inputs.iter().filter_map(|run| RunId::of(run.meta())).collect();
+        self.append_edits(manifest, &[Edit::RunsReplaced { removed, added: Box::new(output) }])?;
+        self.publish(|view| {
+            let gone = |run: &Arc<Run>| inputs.iter().any(|input| Arc::ptr_eq(input, run));
+            let runs = view.runs.iter().filter(|run| !gone(run)).cloned().chain([run.clone()]);
+            *view = View::new(view.memtables.clone(), runs.collect(), view.lost.clone());
+        });
+        let kept: BTreeSet<ExtentId> = manifest.state().extents().collect();
+        let extents_of = |run: &Run| -> Vec<ExtentId> {
+            run.meta()
+                .pieces
+                .iter()
+                .map(|piece| piece.extent)
+                .filter(|extent| !kept.contains(extent))
+                .collect()
+        };
+        Ok(inputs.iter().map(|run| (run.clone(), extents_of(run))).collect())
+    }
+
+    /// The output of a merge that came to nothing.
+    fn discard(&self, maintenance: &mut Maintenance, created: &[ExtentId]) {
+        maintenance.garbage.extend_from_slice(created);
+    }
+
+    /// Notes extents that can be removed later.
+    pub(super) fn maintenance_later(&self, extents: &[ExtentId]) {
+        // A removal within maintenance itself finds the lock taken; the orphan is removed at the next open then.
+        if let Some(mut maintenance) = self.maintenance.try_lock() {
+            maintenance.garbage.extend_from_slice(extents);
+        }
+    }
+
+    /// Removes extents that are not part of the store.
+    pub fn remove_orphans(&self, extents: &[ExtentId]) {
+        let mut maintenance = self.maintenance.lock();
+        maintenance.garbage.extend_from_slice(extents);
+        self.collect_garbage(&mut maintenance);
+    }
+
+    fn collect_garbage(&self, maintenance: &mut Maintenance) {
+        let Maintenance { replaced, garbage, .. } = maintenance;
+        replaced.retain(|(run, extents)| {
+            let held = Arc::strong_count(run) > 1;
+            if !held {
+                garbage.extend_from_slice(extents);
+            }
+            held
+        });
+        if garbage.is_empty() {
+            return;
+        }
+        let storage = &self.shared.storage;
+        if let Ok(Some(_guard)) = storage.lock_out_readers() {
+            for extent in garbage.drain(..) {
+                self.shared.handles.remove(&extent);
+                // One that cannot be removed is an orphan, which the next open removes.
+                let _ = storage.remove(extent);
+            }
+        }
+    }
+
+    /// Gives up a merge under way and removes what can be removed.
+    pub(super) fn finish_maintenance(&self) {
+        let mut maintenance = self.maintenance.lock();
+        if let Some(job) = maintenance.job.take() {
+            let created = job.created.lock().clone();
+            self.discard(&mut maintenance, &created);
+        }
+        self.collect_garbage(&mut maintenance);
+    }
+
+    /// Cuts the last sealed segments to their length, in case a crash has undone that.
+    pub fn trim_sealed(&self) {
+        let sealed: Vec<(ExtentId, u64)> = {
+            let manifest = self.manifest.lock();
+            let segments = manifest.state().segments.values().rev().filter_map(|s| s.sealed.as_ref());
+            segments.filter(|s| s.extent_bytes > 0).take(8).map(|s| (s.extent, s.extent_bytes)).collect()
+        };
+        for (extent, bytes) in sealed {
+            if let Ok(handle) = self.shared.handle(extent)
+                && handle.size().is_ok_and(|size| size > bytes)
+            {
+                let _ = handle.set_size(bytes);
+            }
+        }
+    }
+}

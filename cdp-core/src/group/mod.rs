@@ -1,0 +1,294 @@
+//! A consistency group at run time: volumes that share one row of sequence numbers and the same frames.
+//!
+//! The life of a write: [`append`] takes it into the open frame and the memtable, where reads see it; [`commit`] writes and syncs
+//! frames; [`segments`] makes new segments ready and seals full ones with their index; [`merge`] keeps the number of index runs
+//! small; [`relocate`] saves what is in memory when a segment fails.
+//!
+//! Locks, in the order in which they may be taken: `turn` (one appender at a time, may wait for I/O) > `manifest` (serialises
+//! manifest edits, may wait for I/O) > `append` (the open frame; a memory copy at most) > `commit`, `flight`, `view`, `catalog`,
+//! `pool` (short, none held while another of them is taken).
+//! Nothing but `turn`, `manifest` and `maintenance` is ever held across I/O, and readers take none of these three.
+
+mod append;
+mod commit;
+mod lines;
+mod merge;
+mod read;
+mod relocate;
+mod segments;
+
+pub(crate) use append::{Stamp, entries_of};
+pub(crate) use lines::SegmentLine;
+pub(crate) use segments::{Frozen, random_uuid};
+
+use crate::{
+    catalog::Catalog,
+    error::{Error, Result},
+    format::{Uuid, digest::DigestKey, frame_table::FrameEntry, meta::MetaRecord},
+    index::{MemTable, PageCache, Run, RunContext, RunMeta, View},
+    io::{AlignedBuf, Clock, Extent, Storage},
+    journal::{Commit, OpenFrame, SealedFrame},
+    limits::FRAME_BYTES_MAX,
+    manifest::{ManifestLog, ManifestState},
+    sabotage::Sabotage,
+    units::{ExtentId, FrameNo, Lineage, OwnerEpoch, Seq, TimeNs},
+};
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+/// Open handles of segments kept for reading.
+const HANDLES_MAX: usize = 256;
+
+/// What every part of a store shares.
+pub(crate) struct Shared {
+    pub storage: Arc<dyn Storage>,
+    pub clock: Arc<dyn Clock>,
+    pub pages: Arc<PageCache>,
+    pub store: Uuid,
+    pub key: DigestKey,
+    pub owner_epoch: OwnerEpoch,
+    pub sabotage: Sabotage,
+    pub tuning: Tuning,
+    pub handles: quick_cache::sync::Cache<ExtentId, Arc<dyn Extent>>,
+}
+
+impl Shared {
+    pub fn handle_cache() -> quick_cache::sync::Cache<ExtentId, Arc<dyn Extent>> {
+        quick_cache::sync::Cache::new(HANDLES_MAX)
+    }
+
+    /// Opens an index run.
+    pub fn open_run(&self, run: RunMeta) -> Run {
+        let context = RunContext {
+            store: self.store.short(),
+            storage: self.storage.clone(),
+            pages: self.pages.clone(),
+        };
+        Run::new(run, context)
+    }
+
+    /// A handle of an extent, from the cache where possible.
+    pub fn handle(&self, extent: ExtentId) -> Result<Arc<dyn Extent>> {
+        self.handles.get_or_insert_with(&extent, || {
+            self.storage.open(extent).map_err(|error| Error::io("open", self.storage.describe(extent), error))
+        })
+    }
+}
+
+/// Sizes that a host may choose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tuning {
+    /// Space of a new segment, bytes.
+    pub segment_bytes: u64,
+    /// Index runs of a level that are merged into one of the next.
+    pub run_fanout: usize,
+}
+
+/// The manifest: written by the owner, only read by a reader.
+pub(crate) enum Manifest {
+    Owner(Box<ManifestLog>),
+    Reader(Box<ManifestState>),
+}
+
+impl Manifest {
+    /// The log, to append edits.
+    pub fn log(&mut self) -> Result<&mut ManifestLog> {
+        match self {
+            Self::Owner(log) => Ok(log),
+            Self::Reader(_) => Err(Error::ReadOnly),
+        }
+    }
+
+    pub fn state(&self) -> &ManifestState {
+        match self {
+            Self::Owner(log) => log.state(),
+            Self::Reader(state) => state,
+        }
+    }
+}
+
+/// The segment that takes frames.
+pub(crate) struct CurrentSegment {
+    pub extent: ExtentId,
+    pub uuid: Uuid,
+    pub base_seq: Seq,
+    pub first_frame: FrameNo,
+    /// Offset of the next frame, bytes.
+    pub offset: u64,
+    pub previous_crc: u32,
+    pub memtable: Arc<MemTable>,
+    pub frames: Vec<FrameEntry>,
+    /// Metadata records with the frame that carries them.
+    pub metas: Vec<(FrameNo, MetaRecord)>,
+    pub source_bytes: u64,
+    pub covered_to: TimeNs,
+}
+
+/// The tip of the journal.
+pub(crate) struct Append {
+    pub last_seq: Seq,
+    pub newest_time: TimeNs,
+    pub covered_to: TimeNs,
+    pub next_frame: FrameNo,
+    pub current: Option<CurrentSegment>,
+    pub open: Option<OpenFrame>,
+    /// When the open frame took its first record, by the clock of the host.
+    pub opened_at: TimeNs,
+}
+
+/// Totals since the store was opened.
+#[derive(Default)]
+pub(crate) struct Totals {
+    pub source_bytes: AtomicU64,
+    pub written_bytes: AtomicU64,
+}
+
+/// The group.
+pub(crate) struct Group {
+    pub shared: Arc<Shared>,
+    pub manifest: Mutex<Manifest>,
+    pub lineage: Lineage,
+    turn: Mutex<()>,
+    append: Mutex<Append>,
+    visible_seq: AtomicU64,
+    durable_seq: AtomicU64,
+    durable_frame: AtomicU64,
+    manifest_records: AtomicU64,
+    commit: Mutex<Commit>,
+    commit_changed: Condvar,
+    /// Threads of the bundled runner that commit.
+    pub runners: AtomicUsize,
+    flight: RwLock<BTreeMap<(ExtentId, u64), Arc<SealedFrame>>>,
+    pool: Mutex<Vec<AlignedBuf>>,
+    read_pool: Mutex<Vec<AlignedBuf>>,
+    view: RwLock<Arc<View>>,
+    frozen: Mutex<VecDeque<Frozen>>,
+    lines: RwLock<Arc<Vec<SegmentLine>>>,
+    maintenance: Mutex<merge::Maintenance>,
+    ready: Mutex<Option<segments::PreparedSegment>>,
+    pub catalog: RwLock<Catalog>,
+    poisoned: RwLock<Option<String>>,
+    pub totals: Totals,
+}
+
+/// What a group starts with: the outcome of recovery.
+pub(crate) struct GroupStart {
+    pub manifest: Manifest,
+    pub lineage: Lineage,
+    pub last_seq: Seq,
+    pub next_frame: FrameNo,
+    pub newest_time: TimeNs,
+    pub covered_to: TimeNs,
+    pub view: View,
+    pub frozen: Vec<Frozen>,
+    pub lines: Vec<SegmentLine>,
+    pub catalog: Catalog,
+}
+
+impl Group {
+    pub fn new(shared: Arc<Shared>, start: GroupStart) -> Self {
+        let durable = (start.last_seq, start.next_frame);
+        let manifest_records = match &start.manifest {
+            Manifest::Owner(log) => log.durable_records(),
+            Manifest::Reader(_) => 0,
+        };
+        let append = Append {
+            last_seq: start.last_seq,
+            newest_time: start.newest_time,
+            covered_to: start.covered_to,
+            next_frame: start.next_frame,
+            current: None,
+            open: None,
+            opened_at: TimeNs::ZERO,
+        };
+        Self {
+            manifest: Mutex::new(start.manifest),
+            lineage: start.lineage,
+            turn: Mutex::new(()),
+            append: Mutex::new(append),
+            visible_seq: AtomicU64::new(durable.0.get()),
+            durable_seq: AtomicU64::new(durable.0.get()),
+            durable_frame: AtomicU64::new(durable.1.get()),
+            manifest_records: AtomicU64::new(manifest_records),
+            commit: Mutex::new(Commit::new(durable.1, durable.0, shared.sabotage)),
+            commit_changed: Condvar::new(),
+            runners: AtomicUsize::new(0),
+            flight: RwLock::new(BTreeMap::new()),
+            pool: Mutex::new(Vec::new()),
+            read_pool: Mutex::new(Vec::new()),
+            view: RwLock::new(Arc::new(start.view)),
+            frozen: Mutex::new(start.frozen.into()),
+            lines: RwLock::new(Arc::new(start.lines)),
+            maintenance: Mutex::new(merge::Maintenance::default()),
+            ready: Mutex::new(None),
+            catalog: RwLock::new(start.catalog),
+            poisoned: RwLock::new(None),
+            totals: Totals::default(),
+            shared,
+        }
+    }
+
+    /// The newest seq that reads see.
+    pub fn visible_seq(&self) -> Seq {
+        Seq::new(self.visible_seq.load(Ordering::Acquire))
+    }
+
+    /// Everything up to this seq is durable.
+    pub fn durable_seq(&self) -> Seq {
+        Seq::new(self.durable_seq.load(Ordering::Acquire))
+    }
+
+    /// Newest seq, its time, and the time that the group's clock has reached.
+    pub fn tip(&self) -> (Seq, TimeNs, TimeNs) {
+        let append = self.append.lock();
+        (append.last_seq, append.newest_time, append.covered_to)
+    }
+
+    /// The index as it stands.
+    pub fn view(&self) -> Arc<View> {
+        self.view.read().clone()
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut View)) {
+        let mut view = self.view.write();
+        let mut next = View::clone(&view);
+        change(&mut next);
+        *view = Arc::new(next);
+    }
+
+    /// Refuses when the group cannot take writes.
+    fn check_writable(&self) -> Result<()> {
+        if let Some(reason) = &*self.poisoned.read() {
+            return Err(Error::Poisoned(reason.clone()));
+        }
+        Ok(())
+    }
+
+    /// Stops the group: memory and storage may no longer agree.
+    fn poison(&self, reason: &str) {
+        let mut poisoned = self.poisoned.write();
+        if poisoned.is_none() {
+            *poisoned = Some(reason.to_owned());
+        }
+    }
+
+    fn take_buffer(&self) -> Result<AlignedBuf> {
+        if let Some(buffer) = self.pool.lock().pop() {
+            return Ok(buffer);
+        }
+        AlignedBuf::new(FRAME_BYTES_MAX).map_err(|error| Error::io("allocate", "a frame", error))
+    }
+
+    fn return_buffer(&self, buffer: AlignedBuf) {
+        let mut pool = self.pool.lock();
+        if pool.len() < crate::limits::FRAMES_IN_FLIGHT_MAX {
+            pool.push(buffer);
+        }
+    }
+}

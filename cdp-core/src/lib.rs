@@ -1,0 +1,39 @@
+//! Block-level continuous data protection: a library that sees every write to a disk and gives back any past instant of it.
+//!
+//! Start at [`Store`]: it holds [`Volume`]s that share one row of sequence numbers. Every write takes a [`units::Seq`]; a
+//! [`Point`] (a time, a bookmark, a seq) resolves to one, and a [`Snapshot`] opens the volume as it was then.
+
+pub mod bookmark;
+pub mod catalog;
+pub mod error;
+pub mod format;
+mod group;
+pub mod index;
+pub mod io;
+pub mod journal;
+pub mod limits;
+pub mod manifest;
+pub mod point;
+pub mod restore;
+pub mod retention;
+pub mod sabotage;
+pub mod snapshot;
+pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod text;
+pub mod trace;
+pub mod units;
+pub mod verify;
+
+pub use bookmark::{Bookmark, BookmarkKind, NewBookmark};
+pub use catalog::VolumeInfo;
+pub use error::{Damage, Error, PointUnavailable, Result, SeqTime};
+pub use point::Point;
+pub use restore::{Progress, RestoreTarget, Restored};
+pub use snapshot::Snapshot;
+pub use store::{
+    Budget, CreateOptions, ImportSource, OpenOptions, Recovery, Runner, Stats, Stepped, Store, Timeline,
+    Volume,
+};
+pub use verify::CheckReport;

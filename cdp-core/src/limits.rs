@@ -1,0 +1,61 @@
+//! Every bound of the library, in one place. Each has a test at the bound and one past it.
+
+/// Largest single write, bytes.
+pub const WRITE_BYTES_MAX: u64 = 16 << 20;
+/// Nominal size of a segment, bytes.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// Largest end of the frames of a segment, bytes: an index entry has 17 bits for a sector.
+pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// Largest offset of a structure in an extent, bytes.
+pub const EXTENT_BYTES_MAX: u64 = 1 << 40;
+/// Numbers that only grow (seqs, frames, extents, lineages, owner epochs, generations, manifest records) are below it, so that
+/// the steps to come cannot overflow. Stored numbers beyond it are damage.
+pub const COUNTER_END: u64 = 1 << 62;
+/// Largest payload of a frame, bytes.
+pub const FRAME_PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// Largest frame on disk, bytes: head, payload and tail.
+pub const FRAME_BYTES_MAX: usize = (1 << 20) + (64 << 10);
+/// Most index entries that one segment may collect before it is sealed.
+pub const SEGMENT_ENTRIES_MAX: usize = 256 << 10;
+/// Most index entries that recovery takes from the frames of one segment: after a failure it may hold those of several.
+pub const SEGMENT_ENTRIES_RECOVERED_MAX: usize = 4 * SEGMENT_ENTRIES_MAX;
+/// Frames that may wait for their write and sync; beyond it, inline writes wait.
+pub const FRAMES_IN_FLIGHT_MAX: usize = 48;
+/// Largest volume, bytes (64 PiB).
+pub const VOLUME_BYTES_MAX: u64 = 1 << 56;
+/// Most volumes in a store.
+pub const VOLUMES_MAX: usize = 4096;
+/// Times that a file transfer may come back with less than one unit of [`crate::io::IO_ALIGN`] before it fails.
+pub const TRANSFER_STALLS_MAX: usize = 8;
+/// Longest volume or bookmark name, bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Longest application type of a bookmark, bytes.
+pub const APP_TYPE_BYTES_MAX: usize = 128;
+/// Longest comment of a bookmark, bytes.
+pub const COMMENT_BYTES_MAX: usize = 4096;
+/// Longest retention policy, bytes of its canonical text.
+pub const POLICY_BYTES_MAX: usize = 64 << 10;
+/// Most windows of a retention policy.
+pub const POLICY_WINDOWS_MAX: usize = 64;
+/// Largest record of the manifest, bytes, padding included.
+pub const MANIFEST_RECORD_BYTES_MAX: usize = 1 << 20;
+/// Size of a manifest at which it is rolled over, bytes.
+pub const MANIFEST_BYTES_ROLL: u64 = 8 << 20;
+/// Bytes behind a bad record of the manifest in which an intact one is looked for.
+pub const MANIFEST_TAIL_BYTES_MAX: u64 = 64 << 20;
+/// Default budget of the cache of index pages, bytes.
+pub const PAGE_CACHE_BYTES: u64 = 32 << 20;
+/// Largest read in one call, bytes.
+pub const READ_BYTES_MAX: u64 = 1 << 30;
+/// Index runs of one level that are merged into one run of the next.
+pub const RUN_FANOUT: usize = 8;
+/// Largest piece of an index run, bytes.
+pub const RUN_PIECE_BYTES_MAX: u64 = 64 << 20;
+/// Age at which an open frame is committed, nanoseconds.
+pub const FRAME_AGE_NS_MAX: u64 = 200_000_000;
+/// Longest line of a trace, bytes, its end included.
+pub const TRACE_LINE_BYTES_MAX: usize = 1024;
+/// Most points that a retention policy keeps in one slot.
+pub const POLICY_PER_SLOT_MAX: u32 = 1024;
+/// Most application types that one bookmark filter of a retention policy names.
+pub const POLICY_TYPES_MAX: usize = 64;

@@ -1,0 +1,241 @@
+//! Restore: writing a point to a target, in address order, sparse.
+
+use crate::{
+    error::{Error, Result},
+    format::all_zero,
+    io::AlignedBuf,
+    snapshot::Snapshot,
+    units::{BLOCK_LEN, len_u64, to_len},
+};
+use parking_lot::{Condvar, Mutex};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+};
+
+/// Bytes read and written at a time.
+const CHUNK_BYTES: u64 = 1 << 20;
+/// Most threads that read ahead.
+const READERS_MAX: usize = 64;
+
+/// How far long work has come, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Done.
+    pub done: u64,
+    /// In all.
+    pub total: u64,
+}
+
+/// Where a restore writes to.
+pub trait RestoreTarget {
+    /// Writes `data` at byte `offset`. Offsets ascend; offset, length and address are multiples of 4096, but for the length at the end
+    /// of a volume whose size is not.
+    ///
+    /// # Errors
+    /// Those of the target, which end the restore.
+    fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Makes `length` bytes from `offset` read as zeroes. A target that is known to be empty may do nothing.
+    ///
+    /// # Errors
+    /// Those of the target, which end the restore.
+    fn zero(&mut self, offset: u64, length: u64) -> io::Result<()>;
+}
+
+/// What a restore wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Bytes of data.
+    pub data_bytes: u64,
+    /// Bytes of zeroes.
+    pub zero_bytes: u64,
+}
+
+/// Restores with `readers` threads of its own that read ahead; with 0 the calling thread reads too.
+pub(crate) fn restore(
+    snapshot: &Snapshot,
+    readers: usize,
+    target: &mut dyn RestoreTarget,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Restored> {
+    let mut delivery = Delivery { target, progress, total: snapshot.bytes(), restored: Restored::default() };
+    if readers == 0 {
+        let mut offset = 0;
+        while offset < snapshot.bytes() {
+            let piece = read_piece(snapshot, offset)?;
+            offset = piece.end;
+            delivery.take(&piece)?;
+        }
+    } else {
+        read_ahead(snapshot, readers.min(READERS_MAX), &mut delivery)?;
+    }
+    Ok(delivery.restored)
+}
+
+/// A hole or a chunk of data: everything from `offset` to `end`.
+struct Piece {
+    offset: u64,
+    end: u64,
+    data: Option<AlignedBuf>,
+}
+
+fn read_piece(snapshot: &Snapshot, offset: u64) -> Result<Piece> {
+    let total = snapshot.bytes();
+    let chunk_end = (offset + CHUNK_BYTES).min(total);
+    let data_from = snapshot.next_data(offset)?.map_or(total, |data| data.min(total));
+    if data_from >= chunk_end {
+        // Cut at a chunk, so that readers beside each other meet at the same places.
+        let end = if data_from == total { total } else { data_from / CHUNK_BYTES * CHUNK_BYTES };
+        return Ok(Piece { offset, end, data: None });
+    }
+    let len = to_len(chunk_end - offset);
+    // Aligned, so that a target may write it with direct I/O.
+    let mut data = AlignedBuf::new(len).map_err(|error| Error::io("allocate", "a buffer", error))?;
+    snapshot.read(offset, &mut data[..len])?;
+    Ok(Piece { offset, end: chunk_end, data: Some(data) })
+}
+
+/// Chunks are read by several threads, at most a window ahead of the one that is delivered, and delivered in order.
+fn read_ahead(snapshot: &Snapshot, readers: usize, delivery: &mut Delivery<'_>) -> Result<()> {
+    let total = snapshot.bytes();
+    let next = AtomicU64::new(0);
+    let window = Window::new(2 * len_u64(readers) * CHUNK_BYTES);
+    std::thread::scope(|scope| {
+        // A reader holds one piece that it has read and cannot hand over; the channel holds one more each.
+        let (sender, receiver) = mpsc::sync_channel::<Result<Piece>>(readers);
+        for _ in 0..readers {
+            let (sender, next, window) = (sender.clone(), &next, &window);
+            scope.spawn(move || {
+                loop {
+                    let offset = next.fetch_add(CHUNK_BYTES, Ordering::SeqCst);
+                    if offset >= total || !window.wait_for(offset) {
+                        return;
+                    }
+                    let piece = read_piece(snapshot, offset);
+                    if let Ok(piece) = &piece {
+                        next.fetch_max(piece.end, Ordering::SeqCst);
+                    }
+                    if sender.send(piece).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let outcome = deliver_in_order(&receiver, total, &window, delivery);
+        window.move_to(u64::MAX);
+        drop(receiver);
+        outcome
+    })
+}
+
+fn deliver_in_order(
+    receiver: &mpsc::Receiver<Result<Piece>>,
+    total: u64,
+    window: &Window,
+    delivery: &mut Delivery<'_>,
+) -> Result<()> {
+    let mut early: BTreeMap<u64, Piece> = BTreeMap::new();
+    let mut offset = 0;
+    while offset < total {
+        let Some(entry) = early.first_entry().filter(|entry| *entry.key() <= offset) else {
+            let piece = receiver.recv().expect("readers go on until all is delivered")?;
+            early.insert(piece.offset, piece);
+            continue;
+        };
+        let piece = entry.remove();
+        // A hole that one reader found may reach over chunks that others looked at: they hold nothing either.
+        if piece.end > offset {
+            offset = piece.end;
+            delivery.take(&piece)?;
+            window.move_to(offset);
+        }
+    }
+    Ok(())
+}
+
+/// How far readers may run ahead of the delivery, so that memory stays bounded when one of them is slow.
+struct Window {
+    delivered: Mutex<u64>,
+    moved: Condvar,
+    bytes: u64,
+}
+
+impl Window {
+    fn new(bytes: u64) -> Self {
+        Self { delivered: Mutex::new(0), moved: Condvar::new(), bytes }
+    }
+
+    /// Waits until `offset` is in the window; `false` when the delivery has ended.
+    fn wait_for(&self, offset: u64) -> bool {
+        let mut delivered = self.delivered.lock();
+        while delivered.saturating_add(self.bytes) <= offset {
+            self.moved.wait(&mut delivered);
+        }
+        *delivered != u64::MAX
+    }
+
+    fn move_to(&self, offset: u64) {
+        *self.delivered.lock() = offset;
+        self.moved.notify_all();
+    }
+}
+
+/// The calling thread's side: target and progress.
+struct Delivery<'a> {
+    target: &'a mut dyn RestoreTarget,
+    progress: &'a mut dyn FnMut(Progress),
+    total: u64,
+    restored: Restored,
+}
+
+impl Delivery<'_> {
+    fn take(&mut self, piece: &Piece) -> Result<()> {
+        let length = piece.end - piece.offset;
+        match &piece.data {
+            Some(data) => {
+                write_chunk(self.target, piece.offset, &data[..to_len(length)], &mut self.restored)?
+            }
+            None => zero(self.target, piece.offset, length, &mut self.restored)?,
+        }
+        (self.progress)(Progress { done: piece.end, total: self.total });
+        Ok(())
+    }
+}
+
+/// Writes the runs of blocks that hold data and zeroes the others.
+fn write_chunk(
+    target: &mut dyn RestoreTarget,
+    offset: u64,
+    chunk: &[u8],
+    restored: &mut Restored,
+) -> Result<()> {
+    let mut from = 0;
+    while from < chunk.len() {
+        let is_zero = |at: usize| all_zero(&chunk[at..chunk.len().min(at + BLOCK_LEN)]);
+        let kind = is_zero(from);
+        let mut to = from;
+        while to < chunk.len() && is_zero(to) == kind {
+            to = chunk.len().min(to + BLOCK_LEN);
+        }
+        let at = offset + len_u64(from);
+        if kind {
+            zero(target, at, len_u64(to - from), restored)?;
+        } else {
+            target.write(at, &chunk[from..to]).map_err(|error| Error::io("write", "the target", error))?;
+            restored.data_bytes += len_u64(to - from);
+        }
+        from = to;
+    }
+    Ok(())
+}
+
+fn zero(target: &mut dyn RestoreTarget, offset: u64, length: u64, restored: &mut Restored) -> Result<()> {
+    restored.zero_bytes += length;
+    target.zero(offset, length).map_err(|error| Error::io("zero", "the target", error))
+}

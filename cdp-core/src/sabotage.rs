@@ -1,0 +1,78 @@
+//! Sabotage switches: deliberate defects that the tests must catch.
+//!
+//! A store carries its own set, chosen at open; only the feature `testing` can throw one. Without it [`Sabotage::on`] is
+//! constantly false and costs nothing.
+
+/// A deliberate defect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Switch {
+    /// A manifest record takes effect without having been synced.
+    SkipManifestSync,
+    /// A flush returns before the frames were synced.
+    AcknowledgeBeforeSync,
+    /// Payload read from the storage is not compared with its digest.
+    SkipDigestCheck,
+    /// A point also shows the write after it.
+    VisibilityOffByOne,
+    /// Recovery cuts the journal at the first bad frame, whatever is known to have been durable.
+    TruncateOnAnyBadFrame,
+    /// Recovery keeps the parts of a write whose last part is missing.
+    KeepIncompleteWrite,
+    /// Durability is claimed up to the newest synced frame, with holes before it.
+    DurableAcrossHoles,
+    /// A new segment takes frames before the manifest names it durably.
+    UseUnnamedSegment,
+    /// Zero ranges are not entered into the index.
+    DropZeroRanges,
+    /// A merge loses an entry.
+    MergeDropsEntry,
+    /// The footer of a segment is named before it was synced.
+    SkipFooterSync,
+    /// Recovery takes frames of the tail without looking at their payload.
+    TrustTailPayload,
+}
+
+/// All switches.
+pub const SWITCHES: [Switch; 12] = [
+    Switch::SkipManifestSync,
+    Switch::AcknowledgeBeforeSync,
+    Switch::SkipDigestCheck,
+    Switch::VisibilityOffByOne,
+    Switch::TruncateOnAnyBadFrame,
+    Switch::KeepIncompleteWrite,
+    Switch::DurableAcrossHoles,
+    Switch::UseUnnamedSegment,
+    Switch::DropZeroRanges,
+    Switch::MergeDropsEntry,
+    Switch::SkipFooterSync,
+    Switch::TrustTailPayload,
+];
+
+/// The switches that are thrown in a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sabotage {
+    #[cfg(feature = "testing")]
+    thrown: u32,
+}
+
+impl Sabotage {
+    /// Throws a switch.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub const fn with(self, switch: Switch) -> Self {
+        Self { thrown: self.thrown | 1 << switch as u32 }
+    }
+
+    /// Whether a switch is thrown.
+    #[cfg(feature = "testing")]
+    pub const fn on(self, switch: Switch) -> bool {
+        self.thrown & (1 << switch as u32) != 0
+    }
+
+    /// Whether a switch is thrown: never, in a build without the feature `testing`.
+    #[cfg(not(feature = "testing"))]
+    pub const fn on(self, _: Switch) -> bool {
+        false
+    }
+}

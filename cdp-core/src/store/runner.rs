@@ -1,0 +1,182 @@
+//! Background work: committing by age, making segments ready, sealing, merging. In steps that the host calls, or in threads that it asks for.
+
+use super::Store;
+use crate::{
+    error::{Error, Result},
+    limits::FRAME_AGE_NS_MAX,
+    units::TimeNs,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+/// Written frames that are synced together at the latest, so that buffers come back.
+const SYNC_FRAMES: usize = 12;
+/// Entries merged between two looks at other work.
+const MERGE_ENTRIES: u64 = 64 << 10;
+/// Pause of the maintenance thread when there is nothing to do.
+const IDLE: Duration = Duration::from_millis(20);
+/// Pause after a failure.
+const BACKOFF: Duration = Duration::from_millis(250);
+/// Time without writes after which the clock of the group is moved on.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Longest wait of a thread before it looks for work by itself.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How much work one step may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Index entries that may be merged.
+    pub entries: u64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { entries: MERGE_ENTRIES }
+    }
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stepped {
+    /// There is more to do at once.
+    More,
+    /// Nothing is due.
+    Idle,
+}
+
+impl Store {
+    /// Does one slice of background work: commits what is older than 200 ms, makes the next segment ready, seals, merges.
+    ///
+    /// # Errors
+    /// Those of the work; what failed is tried again by a later step.
+    pub fn step(&self, budget: Budget) -> Result<Stepped> {
+        let group = self.owner()?;
+        group.seal_aged(FRAME_AGE_NS_MAX);
+        if group.needs_relocation() {
+            group.try_relocate()?;
+        }
+        if group.commit_piece(true) {
+            return Ok(Stepped::More);
+        }
+        self.step_maintenance(budget)
+    }
+
+    fn step_maintenance(&self, budget: Budget) -> Result<Stepped> {
+        let group = self.owner()?;
+        let near_end =
+            group.room_in_segment().is_some_and(|room| room < group.shared.tuning.segment_bytes / 2);
+        if near_end && !group.has_ready_segment() {
+            group.prepare_next_segment()?;
+            return Ok(Stepped::More);
+        }
+        if group.seal_oldest_frozen()? {
+            return Ok(Stepped::More);
+        }
+        Ok(if group.maintain(budget.entries)? { Stepped::More } else { Stepped::Idle })
+    }
+
+    /// Starts the bundled runner: threads that do the background work until it is dropped.
+    ///
+    /// # Errors
+    /// `ReadOnly`; `Io` when a thread cannot be started.
+    pub fn start_runner(&self) -> Result<Runner> {
+        self.owner()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut runner = Runner { stop: stop.clone(), threads: Vec::new(), store: None };
+        type Work = fn(&Store, &AtomicBool);
+        let works: [(&str, Work); 4] =
+            [("maintain", maintain), ("sync", sync), ("write-1", write), ("write-2", write)];
+        for (name, work) in works {
+            let (store, stop) = (self.clone(), stop.clone());
+            let thread = std::thread::Builder::new().name(format!("cdp-{name}"));
+            let thread = thread.spawn(move || work(&store, &stop));
+            runner.threads.push(thread.map_err(|error| Error::io("start", "a thread", error))?);
+        }
+        self.inner.group.runners.fetch_add(1, Ordering::SeqCst);
+        runner.store = Some(self.clone());
+        Ok(runner)
+    }
+}
+
+/// The threads of the bundled runner. Dropping it stops them; what they were at is finished first.
+pub struct Runner {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    /// Set when all threads run.
+    store: Option<Store>,
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if let Some(store) = self.store.take() {
+            store.inner.group.runners.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads.drain(..) {
+            // A panic in a runner's thread has been reported by the panic hook; there is nothing to add here.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Writes frames as they are sealed.
+fn write(store: &Store, stop: &AtomicBool) {
+    let group = &store.inner.group;
+    while !stop.load(Ordering::SeqCst) {
+        if !group.write_piece() {
+            group.wait_for_commit_work(POLL);
+        }
+    }
+}
+
+/// Syncs written frames before their number or age grows, seals by age, and repairs failures. Syncs go on beside writes, so that
+/// buffers come back in a stream.
+fn sync(store: &Store, stop: &AtomicBool) {
+    let group = &store.inner.group;
+    let mut last_sync = Instant::now();
+    while !stop.load(Ordering::SeqCst) {
+        group.seal_aged(FRAME_AGE_NS_MAX);
+        let unsynced = group.unsynced_frames();
+        let due = last_sync.elapsed() >= Duration::from_nanos(FRAME_AGE_NS_MAX);
+        if unsynced >= SYNC_FRAMES || (due && unsynced > 0) {
+            last_sync = Instant::now();
+            group.sync_piece();
+            continue;
+        }
+        if group.needs_relocation() && group.try_relocate().is_err() {
+            std::thread::sleep(BACKOFF);
+        }
+        group.wait_for_commit_work(POLL);
+    }
+}
+
+fn maintain(store: &Store, stop: &AtomicBool) {
+    let group = &store.inner.group;
+    let mut last_write = (Instant::now(), store.newest().seq);
+    let mut beaten_at = TimeNs::ZERO;
+    while !stop.load(Ordering::SeqCst) {
+        let pause = match store.step_maintenance(Budget::default()) {
+            Ok(Stepped::More) => continue,
+            Ok(Stepped::Idle) => IDLE,
+            Err(_) => BACKOFF,
+        };
+        let seq = store.newest().seq;
+        if seq != last_write.1 {
+            last_write = (Instant::now(), seq);
+        }
+        let now = group.shared.clock.now();
+        if last_write.0.elapsed() >= HEARTBEAT && now.get().saturating_sub(beaten_at.get()) >= 1_000_000_000 {
+            // Nothing was written since: the timeline covers the time up to now, and nothing of it is in doubt.
+            group.cover(now);
+            let _ = group.flush().and_then(|_| group.vouch(false));
+            beaten_at = now;
+        }
+        std::thread::sleep(pause);
+    }
+}

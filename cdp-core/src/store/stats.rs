@@ -1,0 +1,101 @@
+//! Figures of a store.
+
+use super::Store;
+use crate::{
+    error::{Error, Result},
+    manifest::ManifestState,
+};
+use std::sync::atomic::Ordering;
+
+/// How a volume is captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// The store is the disk: reads and writes go through it.
+    Inline,
+}
+
+/// Figures of one volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeStats {
+    /// Its name.
+    pub name: String,
+    /// How it is captured.
+    pub mode: CaptureMode,
+    /// Bytes captured that are not durable yet.
+    pub lag_bytes: u64,
+    /// Age of the oldest write that is not durable yet, nanoseconds.
+    pub lag_ns: u64,
+    /// Bytes that are known to differ from the source.
+    pub dirty_bytes: u64,
+}
+
+/// Figures of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes that the store takes up on its storage.
+    pub stored_bytes: u64,
+    /// Bytes that the source wrote over the life of the store.
+    pub source_bytes: u64,
+    /// Bytes written to the storage on their behalf.
+    pub written_bytes: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Index runs.
+    pub runs: u64,
+    /// Versions of blocks in the index.
+    pub versions: u64,
+    /// Points that can be opened: seqs of the exact range, and bookmarks.
+    pub points: u64,
+    /// The volumes.
+    pub volumes: Vec<VolumeStats>,
+}
+
+impl Store {
+    /// Figures of the store.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn stats(&self) -> Result<Stats> {
+        let group = &self.inner.group;
+        let storage = &group.shared.storage;
+        let mut stored_bytes = 0;
+        for extent in storage.list().map_err(|error| Error::io("list", "the store", error))? {
+            // One that was removed between the two calls takes up nothing.
+            stored_bytes += storage.open(extent).and_then(|handle| handle.allocated()).unwrap_or(0);
+        }
+        let view = group.view();
+        let in_memory: usize = view.memtables.iter().map(|table| table.len()).sum();
+        let in_runs: u64 = view.runs.iter().map(|run| run.meta().entries).sum();
+        let (counters, segments) = {
+            let manifest = group.manifest.lock();
+            let state: &ManifestState = manifest.state();
+            (state.counters, state.segments.len())
+        };
+        let unsealed = group.unsealed_source_bytes();
+        let newest = self.newest().seq;
+        let lag_ns = group.lag_ns();
+        let volumes = self.volumes();
+        let lag_bytes = group.undurable_bytes();
+        Ok(Stats {
+            stored_bytes,
+            source_bytes: counters.source_bytes.saturating_add(unsealed),
+            written_bytes: counters
+                .written_bytes
+                .saturating_add(group.totals.written_bytes.load(Ordering::Relaxed)),
+            segments: crate::units::len_u64(segments),
+            runs: crate::units::len_u64(view.runs.len()),
+            versions: in_runs + crate::units::len_u64(in_memory),
+            points: newest.get() + 1,
+            volumes: volumes
+                .into_iter()
+                .map(|volume| VolumeStats {
+                    name: volume.name,
+                    mode: CaptureMode::Inline,
+                    lag_bytes,
+                    lag_ns,
+                    dirty_bytes: 0,
+                })
+                .collect(),
+        })
+    }
+}

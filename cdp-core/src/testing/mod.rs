@@ -1,0 +1,29 @@
+//! Tests of a store against an oracle, on a disk that crashes and fails (feature `testing`).
+//!
+//! - [`model`]: what must be true, kept in the simplest way; [`stamp`]: content that names itself.
+//! - [`check`]: compares a store with the model.
+//! - [`world`]: a store on a simulated disk, its model, and the steps ([`op`]) that act on both.
+//! - [`generate`]: a random history for a seed; [`simulate`]: runs seeds, and makes a failing history short.
+//! - [`directed`]: histories aimed at one thing; [`commit_order`]: the order of syncs, which one thread cannot show.
+//! - [`exhaustive`]: all short histories with a crash at each changing call.
+//! - [`interleaved`]: a reader beside an owner at work.
+//! - [`rot`]: one flipped bit anywhere.
+//!
+//! A host can drive its own storage, workload or policy the same way: make a [`model::Model`], tell it what happened,
+//! and let [`check::Checker`] compare.
+
+pub mod check;
+pub mod commit_order;
+pub mod content;
+pub mod directed;
+pub mod exhaustive;
+pub mod generate;
+pub mod image;
+pub mod interleaved;
+pub mod mismatch;
+pub mod model;
+pub mod op;
+pub mod rot;
+pub mod simulate;
+pub mod stamp;
+pub mod world;

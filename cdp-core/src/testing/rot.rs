@@ -1,0 +1,351 @@
+//! Damage anywhere in a store: whatever happens to its bytes, a read gives the right ones or an error, and a check reports it.
+//!
+//! A random history makes a store; it is closed, or its machine goes down; then one thing at a time is damaged in a copy of
+//! it ([`Rot`]), and the copy is opened by a reader and by an owner, checked and read ([`run_seed`]). Rules:
+//! - *Right or refused*: every read returns what was written, or `Damaged`. Never wrong bytes, never a panic.
+//! - *Reported*: where something differs from what it should be, the report of recovery or a deep check says so. After a clean
+//!   close every byte that was ever written is covered, so every change is reported.
+//! - *Never truncated*: damage costs what it hits. Only the last write may be taken for a torn tail.
+
+use super::{
+    check::{Checker, Thoroughness, compare_image, observe},
+    generate::generate,
+    mismatch::Mismatch,
+    model::Model,
+    op::{Down, Fill, Op, Place, Recover, When},
+    simulate::{Cause, Failure, guarded},
+    world::World,
+};
+use crate::{
+    Store,
+    error::Error,
+    io::{
+        AlignedBuf, IO_ALIGN, Storage,
+        simulated::{SimRng, SimulatedStorage},
+    },
+    sabotage::Sabotage,
+    units::{ExtentId, Seq, len_u64, to_len},
+};
+use std::sync::Arc;
+
+/// Places that are damaged in each store.
+const PLACES: u64 = 16;
+/// Attempts to find a byte that was ever written.
+const ATTEMPTS_MAX: u64 = 64;
+/// Largest volume, sectors: each is read at each seq for each place.
+const VOLUME_SECTORS_MAX: u64 = 512;
+/// Steps of a history at most.
+const STEPS_MAX: usize = 24;
+const PAGE: u64 = len_u64(IO_ALIGN);
+
+/// One thing that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rot {
+    /// A bit flips.
+    Flip {
+        /// Where.
+        extent: ExtentId,
+        /// Where in it.
+        offset: u64,
+        /// Which.
+        bit: u8,
+    },
+    /// A page becomes zeroes.
+    Zero(ExtentId, u64),
+    /// A page gets the content of another page of the store.
+    Misdirected {
+        /// The extent.
+        extent: ExtentId,
+        /// The page.
+        offset: u64,
+        /// Where its content comes from.
+        source: (ExtentId, u64),
+    },
+    /// An extent is cut at a page.
+    Cut(ExtentId, u64),
+    /// An extent is gone.
+    Gone(ExtentId),
+    /// An extent is replaced by a copy of another.
+    Swapped(ExtentId, ExtentId),
+}
+
+/// A store to be damaged.
+struct Specimen {
+    world: World,
+    disk: SimulatedStorage,
+    closed: bool,
+    /// The newest state must be at least this one, whatever is damaged, unless the store cannot be opened.
+    at_least: Seq,
+}
+
+/// Damages the store of one seed in several places. Returns how many were damaged.
+///
+/// # Errors
+/// The first place where a rule does not hold.
+pub fn run_seed(seed: u64, sabotage: Sabotage) -> Result<u64, Box<Failure>> {
+    let failed = |ops: &[Op], cause| {
+        let repeat = format!("--rot {seed}..{}", seed + 1);
+        Box::new(Failure { seed, step: ops.len(), ops: ops.to_vec(), cause, repeat })
+    };
+    let ops = ops_of(seed);
+    let mut specimen = guarded(|| specimen(seed, &ops, sabotage)).map_err(|cause| failed(&ops, cause))?;
+    let mut rng = SimRng::new(seed ^ 0x0ff1_c1a1);
+    let mut done = 0;
+    for _ in 0..PLACES {
+        let disk = specimen.disk.fork();
+        let Some(rot) = damage(&disk, &mut rng).map_err(|cause| failed(&ops, cause.into()))? else {
+            continue;
+        };
+        done += 1;
+        guarded(|| specimen.examine(&disk)).map_err(|cause| {
+            let text = format!("{rot:?}, store closed: {}", specimen.closed);
+            let cause = match cause {
+                Cause::Mismatch(mismatch) => {
+                    Cause::Mismatch(Mismatch::new(text, "right or refused", mismatch.to_string()))
+                }
+                Cause::Panic(panic) => Cause::Panic(format!("{text}: {panic}")),
+            };
+            failed(&ops, cause)
+        })?;
+    }
+    Ok(done)
+}
+
+/// The steps of a seed: those of its history that leave nothing to chance afterwards.
+fn ops_of(seed: u64) -> Vec<Op> {
+    let quiet = |op: &Op| {
+        !matches!(
+            op,
+            Op::Fault(..) | Op::Full(_) | Op::DownAt(..) | Op::ReadOnly | Op::Check | Op::Refused(_)
+        )
+    };
+    generate(seed).ops.into_iter().filter(quiet).take(STEPS_MAX).collect()
+}
+
+fn specimen(seed: u64, ops: &[Op], sabotage: Sabotage) -> Result<Specimen, Mismatch> {
+    let mut config = generate(seed).world;
+    config.sabotage = sabotage;
+    config.volume_sectors = config.volume_sectors.min(VOLUME_SECTORS_MAX);
+    config.thoroughness = Thoroughness::Sample;
+    let mut world = World::new(config)?;
+    for op in ops {
+        let small = match op {
+            Op::Import { seed, fail_after, .. } => {
+                &Op::Import { sectors: VOLUME_SECTORS_MAX, seed: *seed, fail_after: *fail_after }
+            }
+            op => op,
+        };
+        world.step(small)?;
+    }
+    let mut rng = SimRng::new(seed);
+    let place = Place { volume: 0, sector: rng.next_u64(), sectors: 1 + rng.below(40) };
+    let last = Op::Write { place, fill: Fill::Stamped, when: When::Clock, parts: 0 };
+    world.step(&Op::Flush)?;
+    let at_least = world.model.newest().seq;
+    world.step(&last)?;
+    world.step(&Op::Flush)?;
+    let closed = rng.chance(0.5);
+    if closed {
+        // The second open closes what the first has left, so that both ends of a life are there.
+        world.step(&Op::Reopen)?;
+        let store = world.store()?;
+        world.forget_store();
+        store.close().map_err(Mismatch::failed("close"))?;
+    } else if rng.chance(0.5) {
+        world.step(&Op::Down(Down::Kill, Recover::default()))?;
+    }
+    let disk = world.storage.kill();
+    let at_least = if closed { at_least.next() } else { at_least };
+    Ok(Specimen { world, disk, closed, at_least })
+}
+
+impl Specimen {
+    fn examine(&mut self, disk: &SimulatedStorage) -> Result<(), Mismatch> {
+        for owner in [false, true] {
+            let storage = Arc::new(disk.fork());
+            let options = self.world.options();
+            let opened =
+                if owner { Store::open(storage, options) } else { Store::open_read_only(storage, options) };
+            match opened {
+                Ok(store) => self.examine_store(&store)?,
+                Err(Error::Damaged(_) | Error::UnsupportedFormat(_)) => {}
+                Err(error) => {
+                    return Err(Mismatch::failed(format!("open of a damaged store, owner: {owner}"))(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn examine_store(&mut self, store: &Store) -> Result<(), Mismatch> {
+        let seen = observe(store);
+        let report = store.check(true, &mut |_| {}).map_err(Mismatch::failed("check"))?;
+        let reported = !report.damaged.is_empty() || report.tail_frames > 0 || report.tail_bytes > 0;
+        let model = &self.world.model;
+        if seen.newest.seq < self.at_least || seen.newest.seq > model.newest().seq {
+            let allowed = format!("seq {} to {}", self.at_least, model.newest().seq);
+            return Err(Mismatch::new("newest state", allowed, seen.newest.seq.to_string()));
+        }
+        if reported {
+            read_everything(store, model, &mut self.world.rng)?;
+            return self.write_behind(store);
+        }
+        if self.closed {
+            return Err(Mismatch::new("check", "damage", "none"));
+        }
+        Checker::new(store, model, &mut self.world.rng)?.all(Thoroughness::EverySeq)
+    }
+
+    /// A damaged store takes writes like any other, or refuses them.
+    fn write_behind(&mut self, store: &Store) -> Result<(), Mismatch> {
+        if store.is_read_only() {
+            return Ok(());
+        }
+        let Ok(volume) = store.volume(Some("disk")) else { return Ok(()) };
+        if volume.bytes() < PAGE {
+            // The rest of the only block may be damaged.
+            return Ok(());
+        }
+        let data = vec![0x77; IO_ALIGN];
+        match volume.write(0, &data).and_then(|_| store.flush()) {
+            Ok(_) => {
+                let mut found = vec![0; data.len()];
+                volume.read(0, &mut found).map_err(Mismatch::failed("read of a write behind damage"))?;
+                if found == data {
+                    return Ok(());
+                }
+                Err(Mismatch::new("read of a write behind damage", "what was written", "something else"))
+            }
+            Err(Error::Damaged(_) | Error::Poisoned(_)) => Ok(()),
+            Err(error) => Err(Mismatch::failed("write behind damage")(error)),
+        }
+    }
+}
+
+/// Reads every volume at every seq. Damage is allowed, wrong bytes are not.
+fn read_everything(store: &Store, model: &Model, rng: &mut SimRng) -> Result<(), Mismatch> {
+    let newest = store.newest().seq;
+    for (index, expected) in model.volumes().iter().enumerate() {
+        let Ok(volume) = store.volume(Some(&expected.name)) else { continue };
+        if volume.bytes() != expected.bytes {
+            return Err(Mismatch::new(
+                "size of a volume",
+                expected.bytes.to_string(),
+                volume.bytes().to_string(),
+            ));
+        }
+        for seq in expected.exists_from.get()..=newest.get() {
+            let seq = Seq::new(seq);
+            let snapshot = match volume.snapshot(seq) {
+                Ok(snapshot) => snapshot,
+                Err(Error::Damaged(_) | Error::PointUnavailable(_)) => continue,
+                Err(error) => return Err(Mismatch::failed(format!("snapshot({seq})"))(error)),
+            };
+            let image = model.image(index, seq);
+            let mut read = |offset, buf: &mut [u8]| tolerant(snapshot.read(offset, buf));
+            match compare_image(expected, seq, &image, "snapshot read", rng, &mut read) {
+                Err(Mismatch::Failed { error, .. }) if is_skip(&error) => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ends the comparison of an image at the first damage without calling it a difference.
+fn tolerant(result: crate::Result<()>) -> crate::Result<()> {
+    result.map_err(|error| match error {
+        Error::PointUnavailable(_) => Error::InvalidArgument(SKIP.into()),
+        error if error.is_damage() => Error::InvalidArgument(SKIP.into()),
+        error => error,
+    })
+}
+
+const SKIP: &str = "damage";
+
+fn is_skip(error: &Error) -> bool {
+    matches!(error, Error::InvalidArgument(text) if text == SKIP)
+}
+
+/// Damages a disk. `None`: no place was found.
+fn damage(disk: &SimulatedStorage, rng: &mut SimRng) -> Result<Option<Rot>, Mismatch> {
+    let broken = |error: std::io::Error| Mismatch::new("damaging the disk", "done", error.to_string());
+    let extents = disk.list().map_err(broken)?;
+    for _ in 0..ATTEMPTS_MAX {
+        let extent = rng.pick(&extents);
+        let handle = disk.open(extent).map_err(broken)?;
+        let pages = handle.size().map_err(broken)? / PAGE;
+        if pages == 0 {
+            continue;
+        }
+        let most = rng.pick(&[2, 16, u64::MAX]);
+        let page = rng.below(pages.min(most)) * PAGE;
+        // Only pages that were ever written can be damaged; flipping a bit twice tells.
+        let (offset, bit) = (page + rng.below(PAGE), u8::try_from(rng.below(8)).unwrap_or(0));
+        if !disk.flip_bit(extent, offset, bit).map_err(broken)? {
+            continue;
+        }
+        let rot = match rng.below(20) {
+            0 => Rot::Zero(extent, page),
+            1 => {
+                let from = rng.pick(&extents);
+                let size = disk.open(from).and_then(|handle| handle.size()).map_err(broken)?;
+                Rot::Misdirected {
+                    extent,
+                    offset: page,
+                    source: (from, rng.below((size / PAGE).max(1)) * PAGE),
+                }
+            }
+            2 => Rot::Cut(extent, page),
+            3 => Rot::Gone(extent),
+            4 => Rot::Swapped(extent, rng.pick(&extents)),
+            _ => return Ok(Some(Rot::Flip { extent, offset, bit })),
+        };
+        disk.flip_bit(extent, offset, bit).map_err(broken)?;
+        drop(handle);
+        if apply(disk, rot).map_err(broken)? {
+            return Ok(Some(rot));
+        }
+    }
+    Ok(None)
+}
+
+/// Carries out damage other than a flipped bit. False when it changed nothing.
+fn apply(disk: &SimulatedStorage, rot: Rot) -> std::io::Result<bool> {
+    match rot {
+        Rot::Flip { .. } => Ok(true),
+        Rot::Zero(extent, offset) => put(disk, extent, offset, &AlignedBuf::new(IO_ALIGN)?),
+        Rot::Misdirected { extent, offset, source } => {
+            let page = page_of(disk, source.0, source.1)?;
+            put(disk, extent, offset, &page)
+        }
+        Rot::Cut(extent, bytes) => disk.open(extent)?.set_size(bytes).map(|()| true),
+        Rot::Gone(extent) => disk.remove(extent).map(|()| true),
+        Rot::Swapped(extent, other) => {
+            if extent == other {
+                return Ok(false);
+            }
+            let size = disk.open(other)?.size()?;
+            let mut content = AlignedBuf::new(to_len(size.max(1)))?;
+            disk.open(other)?.read_at(0, &mut content[..to_len(size)])?;
+            disk.remove(extent)?;
+            disk.create(extent, size)?.write_at(0, &content[..to_len(size)])?;
+            Ok(true)
+        }
+    }
+}
+
+fn page_of(disk: &SimulatedStorage, extent: ExtentId, offset: u64) -> std::io::Result<AlignedBuf> {
+    let mut page = AlignedBuf::new(IO_ALIGN)?;
+    disk.open(extent)?.read_at(offset, &mut page)?;
+    Ok(page)
+}
+
+fn put(disk: &SimulatedStorage, extent: ExtentId, offset: u64, page: &AlignedBuf) -> std::io::Result<bool> {
+    let before = page_of(disk, extent, offset)?;
+    if before[..] == page[..] {
+        return Ok(false);
+    }
+    disk.open(extent)?.write_at(offset, page)?;
+    Ok(true)
+}
