@@ -1,0 +1,22 @@
+//! The commands, a file each.
+
+pub mod bookmark;
+pub mod check;
+pub mod create;
+pub mod demo;
+pub mod diff;
+pub mod mount;
+pub mod points;
+pub mod replay;
+pub mod restore;
+pub mod retention;
+pub mod stat;
+pub mod volume;
+
+use crate::exit::{Failure, Outcome};
+use std::path::{Path, PathBuf};
+
+/// A path that means the same to the owner of the store, who may run elsewhere.
+fn absolute(path: &Path) -> Outcome<PathBuf> {
+    std::path::absolute(path).map_err(|source| Failure::io("find", path, &source))
+}

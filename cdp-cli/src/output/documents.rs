@@ -1,0 +1,396 @@
+//! The JSON documents of the tool. Times are RFC 3339 text, sizes and seqs are numbers.
+
+use cdp_core::{
+    Bookmark, Damage, SeqTime, Stats, Timeline, VolumeInfo,
+    store::{CaptureMode, ExactRange, Gap, Granularity, RetainedPoint},
+    text::{format_duration, format_time},
+};
+use serde::{Deserialize, Serialize};
+
+/// A volume.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VolumeDocument {
+    /// Its name.
+    pub name: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl From<&VolumeInfo> for VolumeDocument {
+    fn from(volume: &VolumeInfo) -> Self {
+        Self { name: volume.name.clone(), size: volume.bytes }
+    }
+}
+
+/// What `volume list` prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VolumesDocument {
+    /// In the order of their creation.
+    pub volumes: Vec<VolumeDocument>,
+}
+
+/// What `create` prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CreatedDocument {
+    /// The store.
+    pub store: String,
+    /// Its first volume.
+    pub volume: VolumeDocument,
+    /// The newest state: the import, or seq 0.
+    pub newest: SeqTimeDocument,
+}
+
+/// A state and its time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SeqTimeDocument {
+    /// The seq.
+    pub seq: u64,
+    /// The time.
+    pub time: String,
+}
+
+impl From<SeqTime> for SeqTimeDocument {
+    fn from(point: SeqTime) -> Self {
+        Self { seq: point.seq.get(), time: format_time(point.time) }
+    }
+}
+
+/// A bookmark.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BookmarkDocument {
+    /// Its name.
+    pub name: String,
+    /// `app`, `fs` or `user`.
+    pub kind: String,
+    /// Type of the application.
+    pub app: Option<String>,
+    /// Free text.
+    pub comment: Option<String>,
+    /// The last seq before it.
+    pub seq: u64,
+    /// Its own time.
+    pub time: String,
+    /// Whether only an explicit deletion after `unlock` removes it.
+    pub locked: bool,
+    /// When it goes by itself.
+    pub expires: Option<String>,
+    /// Volumes that were not fully captured when it was taken.
+    pub inexact_volumes: Vec<String>,
+}
+
+impl From<&Bookmark> for BookmarkDocument {
+    fn from(bookmark: &Bookmark) -> Self {
+        Self {
+            name: bookmark.name.clone(),
+            kind: bookmark.kind.to_string(),
+            app: bookmark.app.clone(),
+            comment: bookmark.comment.clone(),
+            seq: bookmark.seq.get(),
+            time: format_time(bookmark.time),
+            locked: bookmark.locked,
+            expires: bookmark.expires.map(format_time),
+            inexact_volumes: bookmark.inexact_volumes.clone(),
+        }
+    }
+}
+
+/// What `bookmark list` prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BookmarksDocument {
+    /// By seq, then time, then name.
+    pub bookmarks: Vec<BookmarkDocument>,
+}
+
+/// A range in which every seq can be opened.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExactDocument {
+    /// The volume.
+    pub volume: String,
+    /// First seq.
+    pub from_seq: u64,
+    /// Last seq.
+    pub to_seq: u64,
+    /// Time of the first seq.
+    pub from_time: String,
+    /// Time of the last seq.
+    pub to_time: String,
+    /// `write`, or the interval at which states are points.
+    pub granularity: String,
+}
+
+impl From<&ExactRange> for ExactDocument {
+    fn from(range: &ExactRange) -> Self {
+        Self {
+            volume: range.volume.clone(),
+            from_seq: range.from.seq.get(),
+            to_seq: range.to.seq.get(),
+            from_time: format_time(range.from.time),
+            to_time: format_time(range.to.time),
+            granularity: match range.granularity {
+                Granularity::Write => "write".to_owned(),
+                Granularity::IntervalNs(nanoseconds) => format_duration(nanoseconds),
+            },
+        }
+    }
+}
+
+/// A range in which nothing can be opened.
+#[derive(Clone, Debug, Serialize)]
+pub struct GapDocument {
+    /// The volume.
+    pub volume: String,
+    /// First seq.
+    pub from_seq: u64,
+    /// Last seq.
+    pub to_seq: u64,
+    /// When it opened.
+    pub from_time: String,
+    /// When it closed.
+    pub to_time: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl From<&Gap> for GapDocument {
+    fn from(gap: &Gap) -> Self {
+        Self {
+            volume: gap.volume.clone(),
+            from_seq: gap.from.seq.get(),
+            to_seq: gap.to.seq.get(),
+            from_time: format_time(gap.from.time),
+            to_time: format_time(gap.to.time),
+            reason: gap.reason.clone(),
+        }
+    }
+}
+
+/// A point that thinning kept.
+#[derive(Clone, Debug, Serialize)]
+pub struct RetainedDocument {
+    /// The seq.
+    pub seq: u64,
+    /// Its time.
+    pub time: String,
+    /// The window of the policy that keeps it.
+    pub window: String,
+    /// Why it stays.
+    pub why: String,
+}
+
+impl From<&RetainedPoint> for RetainedDocument {
+    fn from(point: &RetainedPoint) -> Self {
+        Self {
+            seq: point.point.seq.get(),
+            time: format_time(point.point.time),
+            window: point.window.clone(),
+            why: point.why.clone(),
+        }
+    }
+}
+
+/// What `points` prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct PointsDocument {
+    /// In the order of their creation.
+    pub volumes: Vec<VolumeDocument>,
+    /// The oldest state that can be opened.
+    pub oldest: SeqTimeDocument,
+    /// The newest state.
+    pub newest: SeqTimeDocument,
+    /// The clock at the last commit; later times cannot be opened.
+    pub covered_to: String,
+    /// Ranges in which every seq can be opened.
+    pub exact: Vec<ExactDocument>,
+    /// Ranges in which nothing can be opened.
+    pub gaps: Vec<GapDocument>,
+    /// Points outside of the exact ranges.
+    pub retained: Vec<RetainedDocument>,
+    /// By seq, then time, then name.
+    pub bookmarks: Vec<BookmarkDocument>,
+}
+
+impl From<&Timeline> for PointsDocument {
+    fn from(timeline: &Timeline) -> Self {
+        Self {
+            volumes: timeline.volumes.iter().map(Into::into).collect(),
+            oldest: timeline.oldest.into(),
+            newest: timeline.newest.into(),
+            covered_to: format_time(timeline.covered_to),
+            exact: timeline.exact.iter().map(Into::into).collect(),
+            gaps: timeline.gaps.iter().map(Into::into).collect(),
+            retained: timeline.retained.iter().map(Into::into).collect(),
+            bookmarks: timeline.bookmarks.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// What `restore` prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoredDocument {
+    /// The volume.
+    pub volume: String,
+    /// The state.
+    pub seq: u64,
+    /// Its time.
+    pub time: String,
+    /// Size of the image.
+    pub bytes: u64,
+    /// Bytes of it that were written; the rest are holes, or were right already.
+    pub written_bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// What `replay` prints.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReplayDocument {
+    /// Lines that took a seq.
+    pub writes: u64,
+    /// Bytes of their ranges.
+    pub bytes: u64,
+    /// Seq of the first.
+    pub first_seq: Option<u64>,
+    /// Seq of the last.
+    pub last_seq: Option<u64>,
+    /// From the first submit until everything was durable.
+    pub seconds: f64,
+    /// Rate.
+    pub writes_per_s: f64,
+    /// Rate.
+    pub bytes_per_s: f64,
+    /// Bytes that the store takes up afterwards.
+    pub stored_bytes: u64,
+    /// Gaps that were opened.
+    pub gaps: u64,
+}
+
+/// A damaged range.
+#[derive(Clone, Debug, Serialize)]
+pub struct DamageDocument {
+    /// The file.
+    pub file: String,
+    /// First damaged byte.
+    pub offset: u64,
+    /// Length.
+    pub length: u64,
+    /// First seq that it can touch.
+    pub from_seq: u64,
+    /// Last seq that it can touch.
+    pub to_seq: u64,
+    /// What the bytes should be.
+    pub what: String,
+}
+
+impl From<&Damage> for DamageDocument {
+    fn from(damage: &Damage) -> Self {
+        Self {
+            file: damage.file.clone(),
+            offset: damage.offset,
+            length: damage.length,
+            from_seq: damage.from_seq.get(),
+            to_seq: damage.to_seq.get(),
+            what: damage.what.clone(),
+        }
+    }
+}
+
+/// A torn tail that was cut when the store was opened.
+#[derive(Clone, Debug, Serialize)]
+pub struct TailDocument {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What `check` prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckDocument {
+    /// What is damaged.
+    pub damaged: Vec<DamageDocument>,
+    /// What was cut.
+    pub tail_cut: TailDocument,
+}
+
+/// State of a volume.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VolumeStatDocument {
+    /// Its name.
+    pub name: String,
+    /// Mode of capture.
+    pub mode: String,
+    /// Bytes that are captured but not durable.
+    pub lag_bytes: u64,
+    /// Age of the oldest write that is not durable.
+    pub lag_ns: u64,
+    /// Bytes whose content the store does not have.
+    pub dirty_bytes: u64,
+}
+
+/// What `stat` prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatDocument {
+    /// Bytes that the store takes up.
+    pub stored_bytes: u64,
+    /// Bytes that the sources wrote.
+    pub source_bytes: u64,
+    /// Bytes written to the storage for each byte of the sources.
+    pub write_amplification: f64,
+    /// Segments.
+    pub segments: u64,
+    /// Index runs.
+    pub runs: u64,
+    /// Versions in the index.
+    pub versions: u64,
+    /// Points that can be opened.
+    pub points: u64,
+    /// Resident memory of the owner, or of this command when there is none.
+    pub rss_bytes: u64,
+    /// Each volume.
+    pub volumes: Vec<VolumeStatDocument>,
+}
+
+impl StatDocument {
+    /// The document for these statistics.
+    pub fn new(stats: &Stats, rss_bytes: u64) -> Self {
+        Self {
+            stored_bytes: stats.stored_bytes,
+            source_bytes: stats.source_bytes,
+            write_amplification: ratio(stats.written_bytes, stats.source_bytes),
+            segments: stats.segments,
+            runs: stats.runs,
+            versions: stats.versions,
+            points: stats.points,
+            rss_bytes,
+            volumes: stats
+                .volumes
+                .iter()
+                .map(|volume| VolumeStatDocument {
+                    name: volume.name.clone(),
+                    mode: mode_name(volume.mode).to_owned(),
+                    lag_bytes: volume.lag_bytes,
+                    lag_ns: volume.lag_ns,
+                    dirty_bytes: volume.dirty_bytes,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// How a mode of capture is spelled.
+fn mode_name(mode: CaptureMode) -> &'static str {
+    match mode {
+        CaptureMode::Inline => "inline",
+    }
+}
+
+/// One number by another; 0 when there is nothing to divide by.
+pub fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { to_float(part) / to_float(whole) }
+}
+
+/// A count as a float, for rates and ratios only.
+#[expect(clippy::cast_precision_loss, reason = "rates and ratios are read with three digits")]
+pub fn to_float(value: u64) -> f64 {
+    value as f64
+}
