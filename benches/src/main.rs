@@ -1,0 +1,186 @@
+//! `cdp-bench`: measures the engine on a file system that the user names, against what its device gives without the engine.
+//!
+//! Every figure is taken between two raw probes of the same kind ([`window`]) and held against an aim ([`scenario`]). What a run
+//! makes lies in one directory of its own and is removed at the end ([`scratch`]).
+
+mod direct;
+mod drive;
+mod environment;
+mod error;
+mod metric;
+mod probe;
+mod profile;
+mod random;
+mod report;
+mod run;
+mod scenario;
+mod scratch;
+mod statistics;
+mod window;
+
+use crate::{
+    error::{Context, Error, Result, on_path},
+    profile::Profile,
+    report::{Report, write_row},
+    scenario::SCENARIOS,
+};
+use clap::{Parser, Subcommand};
+use std::{
+    fs::{self, File},
+    io::{Write, stderr, stdout},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// Measures cdp-core against the raw device: every figure between two raw probes, as a ratio to them.
+#[derive(Parser)]
+#[command(name = "cdp-bench", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure, and print one row for each scenario.
+    Run {
+        /// How thoroughly: quick takes under five minutes, standard under thirty.
+        #[arg(long, value_enum, default_value = "quick")]
+        profile: Profile,
+        /// A directory on the file system to be measured, with 10 GiB of free space.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Only these scenarios, with commas between them; see `list`.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        /// Write everything that was found to this file, as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Seed of all random numbers.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Name the scenarios, what they measure and what they are to reach.
+    List,
+    /// Write to a store until this process is killed; a part of the reopening scenarios.
+    #[command(hide = true)]
+    WriteUntilKilled {
+        /// The store.
+        store: PathBuf,
+        /// Seed of all random numbers.
+        seed: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Run { profile, dir, only, json, seed } => {
+            start(&run::Plan { profile, directory: &dir, only: &only, seed }, json.as_deref())
+        }
+        Command::List => list(),
+        Command::WriteUntilKilled { store, seed } => scenario::write_until_killed(&store, seed),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // There is nobody left to tell when this fails.
+            let _ = writeln!(stderr(), "cdp-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(plan: &run::Plan<'_>, json: Option<&Path>) -> Result<()> {
+    let unknown = |name: &&String| !SCENARIOS.iter().any(|scenario| scenario.meaning.name == *name);
+    if let Some(name) = plan.only.iter().find(unknown) {
+        let text = format!("there is no scenario '{name}': `cdp-bench list` names them all");
+        return Err(Error::Usage(text));
+    }
+    // Before minutes are spent: the file is to be writable. What it holds stays until there is something better.
+    if let Some(path) = json {
+        let opened = File::options().append(true).create(true).open(path);
+        opened.map_err(|error| on_path("write", path, error))?;
+    }
+    let mut out = stdout().lock();
+    write_machine(&mut out, plan)?;
+    let report = run::run(plan, &mut out)?;
+    write_end(&mut out, &report)?;
+    if let Some(path) = json {
+        let text = serde_json::to_string_pretty(&report).map_err(std::io::Error::from);
+        let text = text.when("write the report as JSON")?;
+        fs::write(path, text + "\n").map_err(|error| on_path("write", path, error))?;
+    }
+    Ok(())
+}
+
+fn write_machine(out: &mut dyn Write, plan: &run::Plan<'_>) -> Result<()> {
+    let machine = environment::Machine::look();
+    let file_system = environment::FileSystem::of(plan.directory);
+    let optimised = if cfg!(debug_assertions) { ", NOT OPTIMISED: figures say nothing" } else { "" };
+    writeln!(
+        out,
+        "cdp-bench {}{optimised}, profile {}, seed {}\n{} x {}, {} MiB of memory, {}, load {}\n{} on {} ({})\n",
+        env!("CARGO_PKG_VERSION"),
+        plan.profile,
+        plan.seed,
+        machine.processors,
+        machine.processor,
+        machine.memory_bytes >> 20,
+        machine.system,
+        machine.load_at_start,
+        file_system.kind,
+        file_system.device,
+        file_system.options,
+    )
+    .when("write the report")
+}
+
+fn write_end(out: &mut dyn Write, report: &Report) -> Result<()> {
+    let unstable: Vec<_> = report.rows.iter().filter(|row| !row.stable).collect();
+    let write = |out: &mut dyn Write| -> std::io::Result<()> {
+        for skipped in &report.skipped {
+            writeln!(out, "{:<26} skipped: {}", skipped.name, skipped.reason)?;
+        }
+        writeln!(out, "\n{:.0} s, load now {}", report.seconds, environment::load())?;
+        writeln!(
+            out,
+            "raw: the probe before and after, in the unit of the value or, for times, of the aim. others: share of the processors that others used."
+        )?;
+        if !unstable.is_empty() {
+            writeln!(
+                out,
+                "{} of {} windows stayed unstable: their probes differ by more than 10 %, so their figures say little. Repeat on a quiet machine:",
+                unstable.len(),
+                report.rows.len()
+            )?;
+            for row in unstable {
+                write_row(out, row)?;
+            }
+        }
+        Ok(())
+    };
+    write(out).when("write the report")
+}
+
+fn list() -> Result<()> {
+    let mut out = stdout().lock();
+    for scenario in SCENARIOS {
+        let meaning = &scenario.meaning;
+        let bound =
+            |bound: Option<metric::Bound>| bound.map_or_else(|| "-".into(), |bound| bound.to_string());
+        writeln!(
+            out,
+            "{:<26} {}\n{:<26}   {}; aim {}, floor {}\n{:<26}   between: {}",
+            meaning.name,
+            meaning.title,
+            "",
+            meaning.unit,
+            bound(meaning.aim),
+            bound(meaning.floor),
+            "",
+            meaning.probe.method(),
+        )
+        .when("write the list")?;
+    }
+    Ok(())
+}

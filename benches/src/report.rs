@@ -1,0 +1,257 @@
+//! What a run leaves: rows on a terminal, and one JSON document.
+//!
+//! Schema `cdp-bench-run`, version [`SCHEMA_VERSION`]: raised whenever a field changes its meaning or goes; new fields may come
+//! without that.
+
+use crate::{
+    environment::{FileSystem, Machine},
+    metric::{Bound, Unit, Verdict, judge, short},
+    probe::Probe,
+    profile::{Profile, Sizes},
+    window::Attempt,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
+
+/// Version of the schema.
+pub const SCHEMA_VERSION: u32 = 1;
+/// Name of the schema.
+pub const SCHEMA: &str = "cdp-bench-run";
+
+/// A run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Version of the harness.
+    pub harness_version: String,
+    /// Whether it was built with optimisation.
+    pub optimised: bool,
+    /// When it began, UTC.
+    pub started: String,
+    /// How long it took, seconds.
+    pub seconds: f64,
+    /// The machine.
+    pub machine: Machine,
+    /// The file system.
+    pub file_system: FileSystem,
+    /// What it was called with.
+    pub options: Options,
+    /// How each raw probe was done.
+    pub probes: BTreeMap<String, String>,
+    /// The figures.
+    pub rows: Vec<Row>,
+    /// What was left out.
+    pub skipped: Vec<Skipped>,
+}
+
+/// What a run was called with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Options {
+    /// The profile.
+    pub profile: Profile,
+    /// Its sizes.
+    pub sizes: Sizes,
+    /// The scenarios that were asked for; empty: all.
+    pub only: Vec<String>,
+    /// Seed of all random numbers.
+    pub seed: u64,
+}
+
+/// A scenario that was left out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// One figure.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// Name of the scenario.
+    pub name: String,
+    /// What it measures.
+    pub title: String,
+    /// The value.
+    pub value: f64,
+    /// Its unit.
+    pub unit: Unit,
+    /// Whether more of it is better.
+    pub more_is_better: bool,
+    /// The raw probe around it.
+    pub probe: Probe,
+    /// Unit of the probe.
+    pub probe_unit: Unit,
+    /// The probe before.
+    pub before: f64,
+    /// The probe after.
+    pub after: f64,
+    /// The value as a ratio to the mean of the probes, where they have one unit.
+    pub ratio: Option<f64>,
+    /// How far the probes lie apart, as a fraction of their mean; absent when one found nothing.
+    pub spread: Option<f64>,
+    /// Whether the probes agree within ten per cent.
+    pub stable: bool,
+    /// Share of the processors' time that others used while it was measured, 0 to 1.
+    pub others: f64,
+    /// What it is to reach.
+    pub aim: Option<Bound>,
+    /// What it is to reach at the least.
+    pub floor: Option<Bound>,
+    /// How it stands.
+    pub verdict: Verdict,
+    /// All tries, in order.
+    pub attempts: Vec<Attempt>,
+    /// More figures; their names end in their units.
+    pub details: BTreeMap<String, f64>,
+}
+
+impl Row {
+    /// Judges a window. `attempts[chosen]` is the try that counts.
+    pub fn new(
+        meaning: &Meaning,
+        attempts: Vec<Attempt>,
+        chosen: usize,
+        details: BTreeMap<String, f64>,
+    ) -> Self {
+        let attempt = attempts[chosen];
+        Self {
+            name: meaning.name.to_owned(),
+            title: meaning.title.to_owned(),
+            value: attempt.value,
+            unit: meaning.unit,
+            more_is_better: meaning.unit.more_is_better(),
+            probe: meaning.probe,
+            probe_unit: meaning.probe_unit,
+            before: attempt.before,
+            after: attempt.after,
+            ratio: meaning.has_ratio().then(|| attempt.ratio()),
+            spread: Some(attempt.spread()).filter(|spread| spread.is_finite()),
+            stable: attempt.is_stable(),
+            others: attempt.others,
+            aim: meaning.aim,
+            floor: meaning.floor,
+            verdict: judge(&attempt, meaning.aim, meaning.floor),
+            attempts,
+            details,
+        }
+    }
+}
+
+/// What a scenario's figure means.
+#[derive(Clone, Copy, Debug)]
+pub struct Meaning {
+    /// Name of the scenario.
+    pub name: &'static str,
+    /// What it measures.
+    pub title: &'static str,
+    /// Unit of the value.
+    pub unit: Unit,
+    /// The raw probe around it.
+    pub probe: Probe,
+    /// Unit of the probe.
+    pub probe_unit: Unit,
+    /// What it is to reach.
+    pub aim: Option<Bound>,
+    /// What it is to reach at the least.
+    pub floor: Option<Bound>,
+}
+
+impl Meaning {
+    /// Whether value and probe can be divided: they have one unit, and the probe is of the device and not of the processor.
+    pub fn has_ratio(&self) -> bool {
+        self.unit == self.probe_unit && self.probe != Probe::Computation
+    }
+}
+
+/// Writes the line above the rows.
+///
+/// # Errors
+/// Those of the output.
+pub fn write_head(out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:<26} {:>16} {:>9} {:>9} {:>6}  {:<17} {:<14} {:<11} {:<9} {:>6}",
+        "scenario", "value", "raw", "raw after", "ratio", "aim", "floor", "verdict", "window", "others"
+    )
+}
+
+/// Writes a row.
+///
+/// # Errors
+/// Those of the output.
+pub fn write_row(out: &mut dyn Write, row: &Row) -> io::Result<()> {
+    let bound = |bound: Option<Bound>| bound.map_or_else(|| "-".to_owned(), |bound| bound.to_string());
+    writeln!(
+        out,
+        "{:<26} {:>10} {:<5} {:>9} {:>9} {:>6}  {:<17} {:<14} {:<11} {:<9} {:>4.0} %",
+        row.name,
+        short(row.value),
+        row.unit,
+        short(row.before),
+        short(row.after),
+        row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
+        bound(row.aim),
+        bound(row.floor),
+        row.verdict,
+        if row.stable { "stable" } else { "UNSTABLE" },
+        row.others * 100.0,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEANING: Meaning = Meaning {
+        name: "one",
+        title: "One",
+        unit: Unit::PerSecond,
+        probe: Probe::RandomRead,
+        probe_unit: Unit::PerSecond,
+        aim: Some(Bound::RatioAtLeast(0.8)),
+        floor: Some(Bound::RatioAtLeast(0.6)),
+    };
+
+    fn attempt(before: f64, value: f64, after: f64) -> Attempt {
+        Attempt { before, value, after, others: 0.25 }
+    }
+
+    /// Goal: a row shows the try that counts, its own probes and its verdict, and keeps the others.
+    /// Method: two tries, the second counts; the text of the row.
+    #[test]
+    fn a_row_shows_the_try_that_counts() {
+        let attempts = vec![attempt(100.0, 99.0, 200.0), attempt(100.0, 70.0, 100.0)];
+        let row = Row::new(&MEANING, attempts, 1, BTreeMap::new());
+        assert_eq!((row.ratio, row.stable, row.verdict), (Some(0.7), true, Verdict::Floor));
+        assert_eq!(row.attempts.len(), 2);
+        let mut text = Vec::new();
+        write_head(&mut text).unwrap();
+        write_row(&mut text, &row).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        for part in ["floor only", "0.70", "stable", "25 %", ">= 0.80 raw"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    /// Goal: an unstable row says so, a value in another unit than its probe has no ratio, and a probe that found nothing does not
+    /// make the document unreadable.
+    /// Method: such rows, through JSON and back.
+    #[test]
+    fn rows_survive_json() {
+        let meaning = Meaning { unit: Unit::Microseconds, aim: None, floor: None, ..MEANING };
+        let row =
+            Row::new(&meaning, vec![attempt(0.0, 5.0, 200.0)], 0, BTreeMap::from([("p50_us".into(), 2.0)]));
+        assert_eq!((row.ratio, row.spread, row.stable, row.verdict), (None, None, false, Verdict::NoAim));
+        let text = serde_json::to_string(&row).unwrap();
+        let read: Row = serde_json::from_str(&text).unwrap();
+        assert_eq!((read.value, read.probe, read.details["p50_us"]), (5.0, Probe::RandomRead, 2.0));
+    }
+}

@@ -1,0 +1,148 @@
+//! A run: scenario after scenario, each in its window.
+
+use crate::{
+    environment::{FileSystem, Machine, Meter},
+    error::{Context, Result},
+    probe::Probes,
+    profile::{Profile, Sizes},
+    report::{Options, Report, Row, SCHEMA, SCHEMA_VERSION, Skipped, write_head, write_row},
+    scenario::{Bench, Measured, OWN_FILE, OWN_STORE, SCENARIOS, Scenario},
+    scratch::Scratch,
+    window::{Attempt, run_window},
+};
+use cdp_core::{
+    io::{Clock, SystemClock},
+    text::format_time,
+};
+use indicatif::ProgressBar;
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// What a run is to do.
+pub struct Plan<'a> {
+    /// How thoroughly.
+    pub profile: Profile,
+    /// Where.
+    pub directory: &'a Path,
+    /// Names of scenarios; empty: all.
+    pub only: &'a [String],
+    /// Seed of all random numbers.
+    pub seed: u64,
+}
+
+/// Runs, writes a row for each scenario as it ends, and returns everything.
+///
+/// # Errors
+/// `Usage` where the directory does not suit; `Io`; `Engine`. What was measured until then has been written.
+pub fn run(plan: &Plan<'_>, out: &mut dyn Write) -> Result<Report> {
+    let started = Instant::now();
+    let sizes = plan.profile.sizes();
+    let mut report = blank(plan, sizes);
+    let scratch = Scratch::new(plan.directory, sizes.disk_bytes)?;
+    let progress = ProgressBar::new_spinner();
+    progress.enable_steady_tick(Duration::from_millis(200));
+    progress.set_message("writing the file of the raw probes");
+    let mut probes = Probes::new(&scratch, sizes, plan.seed)?;
+    let mut bench = Bench { scratch: &scratch, sizes, seed: plan.seed, round: 0, history: None };
+    progress.suspend(|| write_head(out)).when("write the report")?;
+    for scenario in chosen(plan.only) {
+        let name = scenario.meaning.name;
+        if started.elapsed() > sizes.end {
+            let reason = "the time of the profile is over".to_owned();
+            report.skipped.push(Skipped { name: name.to_owned(), reason });
+            continue;
+        }
+        let may_repeat = || started.elapsed() < sizes.repeat_until;
+        let row = measure(scenario, &mut bench, &mut probes, &progress, &may_repeat)?;
+        progress.suspend(|| write_row(out, &row)).when("write the report")?;
+        report.rows.push(row);
+    }
+    progress.finish_and_clear();
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// The scenarios of these names, in their own order; all without names.
+fn chosen(only: &[String]) -> impl Iterator<Item = &'static Scenario> {
+    SCENARIOS
+        .iter()
+        .filter(|scenario| only.is_empty() || only.iter().any(|name| name == scenario.meaning.name))
+}
+
+fn measure(
+    scenario: &Scenario,
+    bench: &mut Bench<'_>,
+    probes: &mut Probes<'_>,
+    progress: &ProgressBar,
+    may_repeat: &dyn Fn() -> bool,
+) -> Result<Row> {
+    let meaning = &scenario.meaning;
+    let attempts_max = bench.sizes.attempts;
+    progress.set_message(meaning.name);
+    let again = |tries: usize| {
+        progress.set_message(format!("{}, try {} of {attempts_max}", meaning.name, tries + 1));
+        may_repeat()
+    };
+    let window = run_window(attempts_max, again, || {
+        bench.round += 1;
+        let ready = (scenario.prepare)(bench)?;
+        bench.scratch.settle()?;
+        let before = meaning.probe_unit.of(probes.run(meaning.probe)?);
+        let meter = Meter::start();
+        let measured = ready()?;
+        let used = meter.stop();
+        let after = meaning.probe_unit.of(probes.run(meaning.probe)?);
+        // Only now: freeing space is work for the device too.
+        probes.clean()?;
+        bench.scratch.remove(OWN_STORE)?;
+        bench.scratch.remove(OWN_FILE)?;
+        let value = meaning.unit.of(measured.rate);
+        let attempt = Attempt { before, value, after, others: used.others };
+        Ok((attempt, details(measured, used.own)))
+    })?;
+    let chosen = window.chosen;
+    Ok(Row::new(meaning, window.attempts, chosen, window.extra))
+}
+
+fn details(measured: Measured, processor: Duration) -> BTreeMap<String, f64> {
+    let rate = measured.rate;
+    let mut details = measured.details;
+    details.insert("seconds".into(), rate.seconds);
+    if rate.operations > 1 {
+        details.insert("operations".into(), rate.operations as f64);
+        details.insert("mib_per_s".into(), rate.bytes as f64 / f64::from(1 << 20) / rate.seconds);
+        let each = processor.as_secs_f64() * 1e6 / rate.operations as f64;
+        details.insert("processor_us_per_operation".into(), each);
+    }
+    // What JSON cannot say is not known.
+    details.retain(|_, value| value.is_finite());
+    details
+}
+
+fn blank(plan: &Plan<'_>, sizes: Sizes) -> Report {
+    let kinds: BTreeMap<String, String> = chosen(plan.only)
+        .map(|scenario| scenario.meaning.probe)
+        .filter_map(|probe| {
+            let name = serde_json::to_value(probe).ok()?;
+            Some((name.as_str()?.to_owned(), probe.method().to_owned()))
+        })
+        .collect();
+    Report {
+        schema: SCHEMA.into(),
+        schema_version: SCHEMA_VERSION,
+        harness_version: env!("CARGO_PKG_VERSION").into(),
+        optimised: !cfg!(debug_assertions),
+        started: format_time(SystemClock.now()),
+        seconds: 0.0,
+        machine: Machine::look(),
+        file_system: FileSystem::of(plan.directory),
+        options: Options { profile: plan.profile, sizes, only: plan.only.to_vec(), seed: plan.seed },
+        probes: kinds,
+        rows: Vec::new(),
+        skipped: Vec::new(),
+    }
+}

@@ -1,0 +1,94 @@
+//! The program as its users see it: every scenario once, what it prints, what it leaves, and what it says to bad input.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+fn cdp_bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cdp-bench")).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A directory on the file system that the project is built on: unlike others it is sure to be one of a device.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn names() -> Vec<String> {
+    let listed = text(&cdp_bench(&["list"]).stdout);
+    let named = listed.lines().filter(|line| !line.starts_with(' '));
+    named.map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
+}
+
+/// Goal: every scenario runs, has a row with positive figures in the document, and nothing is left in the directory.
+/// Method: the smallest profile over all scenarios; the document and the directory are looked at.
+#[test]
+fn every_scenario_is_measured_and_leaves_nothing_behind() {
+    let (work, results) = (directory(), directory());
+    let json = results.path().join("run.json");
+    let paths = [work.path(), &json].map(|path: &Path| path.to_str().unwrap().to_owned());
+    let run = cdp_bench(&["run", "--profile", "smoke", "--dir", &paths[0], "--json", &paths[1]]);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    assert_eq!(
+        (report["schema"].as_str(), report["schema_version"].as_u64()),
+        (Some("cdp-bench-run"), Some(1))
+    );
+    let rows = report["rows"].as_array().unwrap();
+    let measured: Vec<_> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(measured, names());
+    let shown = text(&run.stdout);
+    for row in rows {
+        let name = row["name"].as_str().unwrap();
+        for figure in ["value", "before", "after"] {
+            assert!(row[figure].as_f64().unwrap() > 0.0, "{figure} of {row}");
+        }
+        assert!(shown.lines().any(|line| line.starts_with(name)), "{name} is shown");
+    }
+    assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0);
+}
+
+/// Goal: `--only` runs what it names and nothing else.
+/// Method: two scenarios, in the other order.
+#[test]
+fn only_the_named_scenarios_run() {
+    let (work, results) = (directory(), directory());
+    let json = results.path().join("run.json");
+    let only = "changed-blocks,ingest-64k-sequential";
+    let paths = [work.path(), &json].map(|path: &Path| path.to_str().unwrap().to_owned());
+    let run =
+        cdp_bench(&["run", "--profile", "smoke", "--dir", &paths[0], "--only", only, "--json", &paths[1]]);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    let names: Vec<_> =
+        report["rows"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["ingest-64k-sequential", "changed-blocks"]);
+}
+
+/// Goal: bad input is refused in one line that says what to do, and nothing is made.
+/// Method: an unknown scenario, a missing directory, a document that cannot be written.
+#[test]
+fn bad_input_is_refused() {
+    let work = directory();
+    let path = work.path().to_str().unwrap();
+    let absent = work.path().join("absent");
+    let absent = absent.to_str().unwrap();
+    let beyond = format!("{absent}/run.json");
+    for (arguments, part) in [
+        (&["run", "--dir", path, "--only", "nonsense"][..], "cdp-bench list"),
+        (&["run", "--profile", "smoke", "--dir", absent][..], "is no directory"),
+        (&["run", "--profile", "smoke", "--dir", path, "--json", &beyond][..], "run.json"),
+    ] {
+        let run = cdp_bench(arguments);
+        let said = text(&run.stderr);
+        assert!(!run.status.success() && said.contains(part) && said.lines().count() == 1, "{said}");
+    }
+    assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0);
+}
