@@ -1,0 +1,77 @@
+//! Fuzz targets as plain functions, and seeds for them.
+//!
+//! A target takes any bytes. It panics when the library does, when a decoder accepts what is not the one canonical form of a value,
+//! or when a store answers with wrong bytes. Most inputs are given a right checksum and identity before they are decoded, so that the
+//! checks behind the checksum are reached.
+//!
+//! `fuzz/run SECONDS` runs them all.
+
+mod decoders;
+mod mutate;
+mod pages;
+mod store;
+mod text;
+
+/// A target.
+pub struct Target {
+    /// Its name, which is that of its binary.
+    pub name: &'static str,
+    /// What is run.
+    pub run: fn(&[u8]),
+    /// Inputs to begin with.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All targets.
+pub const TARGETS: [Target; 15] = [
+    Target { name: "superblock", run: pages::superblock, seeds: pages::superblock_seeds },
+    Target { name: "segment_header", run: pages::segment_header, seeds: pages::segment_header_seeds },
+    Target { name: "frame", run: decoders::frame, seeds: decoders::frame_seeds },
+    Target { name: "frame_table", run: pages::frame_table, seeds: pages::frame_table_seeds },
+    Target { name: "manifest", run: decoders::manifest, seeds: decoders::manifest_seeds },
+    Target { name: "metadata", run: decoders::metadata, seeds: decoders::metadata_seeds },
+    Target { name: "index_page", run: pages::index_page, seeds: pages::index_page_seeds },
+    Target { name: "trailer", run: pages::trailer, seeds: pages::trailer_seeds },
+    Target { name: "run_meta", run: decoders::run_meta, seeds: decoders::run_meta_seeds },
+    Target { name: "store", run: store::store, seeds: store::seeds },
+    Target { name: "trace_csv", run: text::trace_csv, seeds: text::trace_csv_seeds },
+    Target { name: "trace_msr", run: text::trace_msr, seeds: text::trace_msr_seeds },
+    Target { name: "policy_toml", run: text::policy_toml, seeds: text::policy_toml_seeds },
+    Target { name: "policy_json", run: text::policy_json, seeds: text::policy_json_seeds },
+    Target { name: "text", run: text::text, seeds: text::text_seeds },
+];
+
+/// Runs a target.
+///
+/// # Panics
+/// When it finds a defect, or there is no such target.
+pub fn run(name: &str, data: &[u8]) {
+    let target = TARGETS.iter().find(|target| target.name == name).expect("a target of this name");
+    (target.run)(data);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: every target accepts its own seeds and near misses of them. Method: each seed, each of its first 64 bytes changed, and
+    /// a few cuts.
+    #[test]
+    fn targets_survive_their_seeds() {
+        for target in &TARGETS {
+            let seeds = (target.seeds)();
+            assert!(!seeds.is_empty(), "{}", target.name);
+            for seed in seeds {
+                (target.run)(&seed);
+                for at in 0..seed.len().min(64) {
+                    let mut changed = seed.clone();
+                    changed[at] ^= 0x41;
+                    (target.run)(&changed);
+                }
+                for cut in [0, 1, seed.len() / 2, seed.len().saturating_sub(1)] {
+                    (target.run)(&seed[..cut]);
+                }
+            }
+        }
+    }
+}
