@@ -5,6 +5,7 @@
 # unless the machine itself cannot do it (no root, no FUSE, no loop devices).
 
 log_directory=$(mktemp -d)
+scratch_directory=$(mktemp -d)
 started_at=$SECONDS
 step_name='(no step yet)'
 
@@ -15,7 +16,7 @@ close_log() {
     set +e
     passed=$(tally passed)
     failed=$(tally failed)
-    rm -rf "$log_directory"
+    rm -rf "$log_directory" "$scratch_directory"
     if [ "$status" -ne 0 ]; then
         echo "== FAILED in step '$step_name' (exit $status)"
         if [ "$failed" -eq 0 ]; then failed=1; fi

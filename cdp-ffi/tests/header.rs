@@ -36,6 +36,11 @@ fn the_header_compiles_alone_as_c_and_cpp() {
     for (compiler, language, standard) in
         [("cc", "c", "c99"), ("cc", "c", "c11"), ("c++", "c++", "c++11"), ("c++", "c++", "c++17")]
     {
+        if Command::new(compiler).arg("--version").output().is_err() {
+            assert!(std::env::var("CI").is_err(), "{compiler} is missing");
+            eprintln!("skipped: the header as {language}: no {compiler} on this machine");
+            continue;
+        }
         let out = tempfile::NamedTempFile::new().unwrap();
         let source =
             tempfile::Builder::new().suffix(if language == "c" { ".c" } else { ".cc" }).tempfile().unwrap();
