@@ -213,6 +213,9 @@ pub struct RestoreArguments {
     /// Write only what differs into FILE, which may be a device
     #[arg(long)]
     pub onto: bool,
+    /// Also inside of a gap of the timeline: what there is, not what there was
+    #[arg(long)]
+    pub fuzzy: bool,
     #[command(flatten)]
     pub output: OutputArguments,
 }
@@ -266,10 +269,10 @@ pub struct ReplayArguments {
     /// Format of the trace: csv or msr
     #[arg(long, default_value = "csv")]
     pub format: TraceFormat,
-    /// Replay through a tap beside a source
-    #[arg(long)]
+    /// Replay through a tap beside a source; without --throttle the replay waits for the store, so that nothing is lost
+    #[arg(long, requires = "source")]
     pub tap: bool,
-    /// The source of a tap
+    /// The source of the tap: a raw image or device of the size of the volume, made sparse when absent
     #[arg(long, value_name = "FILE", requires = "tap")]
     pub source: Option<PathBuf>,
     /// Slow the store down

@@ -13,7 +13,7 @@ mod replay;
 mod server;
 
 pub use execute::{Events, check_fits, execute};
-pub use protocol::{FillText, FormatText, NewBookmarkRequest, ReplayRequest, Reply, Request};
+pub use protocol::{FillText, FormatText, NewBookmarkRequest, ReplayRequest, Reply, Request, TapText};
 
 use address::StoreAddress;
 
@@ -25,7 +25,7 @@ use crate::{
 };
 use cdp_core::{
     Error, OpenOptions, Runner, Store,
-    io::{DirectoryOptions, DirectoryStorage},
+    io::{DirectoryOptions, DirectoryStorage, Storage, ThrottledStorage},
 };
 use std::{
     io,
@@ -63,10 +63,18 @@ impl Owner {
     /// # Errors
     /// [`Error::Owned`] when somebody else owns it, and all others of an open.
     pub fn open(path: &Path, role: Role) -> Result<Self, Error> {
+        Self::open_throttled(path, role, None)
+    }
+
+    fn open_throttled(path: &Path, role: Role, throttle: Option<u64>) -> Result<Self, Error> {
         let storage = DirectoryStorage::open(path, DirectoryOptions::default());
         let storage =
             storage.map_err(|source| Error::io("open store", path.display().to_string(), source))?;
-        let store = Store::open(Arc::new(storage), OpenOptions::default())?;
+        let storage: Arc<dyn Storage> = match throttle {
+            Some(bytes_per_second) => Arc::new(ThrottledStorage::new(Arc::new(storage), bytes_per_second)),
+            None => Arc::new(storage),
+        };
+        let store = Store::open(storage, OpenOptions::default())?;
         report_tail(&store);
         report_damage(&store);
         Self::new(store, path, role)
@@ -117,12 +125,21 @@ pub fn change(path: &Path, request: &Request, what: &'static str, interrupt: &In
     let address = StoreAddress::of(path).map_err(|source| Failure::io("open store", path, &source))?;
     let mut events = Console { bar: Bar::new(what), interrupt: interrupt.clone() };
     loop {
-        match Owner::open(path, request.role()) {
+        match Owner::open_throttled(path, request.role(), request.throttle()) {
             Ok(owner) => {
                 let reply = execute(owner.store(), request, &mut events);
                 let closed = owner.close();
                 // The failure of the change says more than that of the close behind it.
                 return reply.and_then(|reply| closed.map(|()| reply).map_err(Into::into));
+            }
+            Err(Error::Owned) if request.throttle().is_some() && started.elapsed() > OWNER_WAIT => {
+                return Err(Failure::new(
+                    "the store is in use; --throttle needs it for itself, so stop its owner or leave --throttle out",
+                ));
+            }
+            Err(Error::Owned) if request.throttle().is_some() => {
+                thread::sleep(OWNER_POLL);
+                continue;
             }
             Err(Error::Owned) => {}
             Err(error) => return Err(error.into()),

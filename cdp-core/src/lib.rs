@@ -4,8 +4,11 @@
 //! [`Point`] (a time, a bookmark, a seq) resolves to one, and a [`Snapshot`] opens the volume as it was then.
 
 pub mod bookmark;
+pub mod capture;
 pub mod catalog;
+pub mod dirty_map;
 pub mod error;
+pub mod event;
 pub mod format;
 mod group;
 pub mod index;
@@ -15,6 +18,7 @@ pub mod limits;
 pub mod manifest;
 pub mod point;
 pub mod restore;
+pub mod resync;
 pub mod retention;
 pub mod sabotage;
 pub mod snapshot;
@@ -27,13 +31,15 @@ pub mod units;
 pub mod verify;
 
 pub use bookmark::{Bookmark, BookmarkKind, NewBookmark};
-pub use catalog::VolumeInfo;
+pub use capture::Captured;
+pub use catalog::{GapReason, VolumeInfo};
 pub use error::{Damage, Error, PointUnavailable, Result, SeqTime};
 pub use point::Point;
 pub use restore::{Progress, RestoreTarget, Restored};
+pub use resync::SourceReader;
 pub use snapshot::Snapshot;
 pub use store::{
-    Budget, CreateOptions, ImportSource, OpenOptions, Recovery, Runner, Stats, Stepped, Store, Timeline,
-    Volume,
+    Budget, CreateOptions, ImportSource, OpenOptions, Recovery, Runner, SourceState, Stats, Stepped, Store, Tap,
+    TapOptions, TapStats, Timeline, Volume,
 };
 pub use verify::CheckReport;

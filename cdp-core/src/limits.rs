@@ -27,6 +27,10 @@ pub const VOLUME_BYTES_MAX: u64 = 1 << 56;
 pub const VOLUMES_MAX: usize = 4096;
 /// Times that a file transfer may come back with less than one unit of [`crate::io::IO_ALIGN`] before it fails.
 pub const TRANSFER_STALLS_MAX: usize = 8;
+/// Gaps kept of one volume; beyond it the two closest become one.
+pub const GAPS_MAX: usize = 1024;
+/// Events kept for a host that does not poll.
+pub const EVENTS_MAX: usize = 1024;
 /// Longest volume or bookmark name, bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest application type of a bookmark, bytes.

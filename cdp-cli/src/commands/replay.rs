@@ -6,22 +6,25 @@ use crate::{
     exit::{Failure, Outcome},
     interrupt::Interrupt,
     output::{self, ReplayDocument, to_float},
-    owner::{self, FillText, FormatText, ReplayRequest, Reply, Request},
+    owner::{self, FillText, FormatText, ReplayRequest, Reply, Request, TapText},
 };
 use cdp_core::trace::{Fill, TraceFormat};
 
 /// Runs the command.
 pub fn run(arguments: ReplayArguments) -> Outcome {
-    if arguments.tap {
-        return Err(Failure::new(
-            "replay through a tap (--tap) is not available yet; leave it out to replay inline",
-        ));
-    }
     if arguments.granularity.is_some() {
         return Err(Failure::new(
             "merging the writes of an interval (--granularity) is not available yet; leave it out to keep every write",
         ));
     }
+    let tap = match arguments.source.as_deref().filter(|_| arguments.tap) {
+        None => None,
+        Some(source) => Some(TapText {
+            source: absolute(source)?,
+            throttle: arguments.throttle,
+            wait: !arguments.no_wait,
+        }),
+    };
     let interrupt = Interrupt::register()?;
     let request = Request::Replay(ReplayRequest {
         trace: absolute(&arguments.trace)?,
@@ -36,6 +39,7 @@ pub fn run(arguments: ReplayArguments) -> Outcome {
             TraceFormat::Csv => FormatText::Csv,
             TraceFormat::Msr => FormatText::Msr,
         },
+        tap,
     });
     let document = match owner::change(&arguments.store, &request, "replay", &interrupt)? {
         Reply::Replay(document) => document,

@@ -32,7 +32,8 @@ pub fn run(arguments: &RestoreArguments) -> Outcome {
     let reader = owner::open_reader(&arguments.store)?;
     let volume = reader.store.volume(arguments.volume.as_deref())?;
     let point = reader.store.resolve(&arguments.at)?;
-    let snapshot = volume.snapshot(point.seq)?;
+    let snapshot =
+        if arguments.fuzzy { volume.snapshot_fuzzy(point.seq)? } else { volume.snapshot(point.seq)? };
     let started = Instant::now();
     let written_bytes = if arguments.onto {
         restore_onto(&snapshot, path, &interrupt)?

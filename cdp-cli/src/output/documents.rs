@@ -2,7 +2,7 @@
 
 use cdp_core::{
     Bookmark, Damage, SeqTime, Stats, Timeline, VolumeInfo,
-    store::{CaptureMode, ExactRange, Gap, Granularity, RetainedPoint},
+    store::{ExactRange, Gap, Granularity, RetainedPoint},
     text::{format_duration, format_time},
 };
 use serde::{Deserialize, Serialize};
@@ -367,20 +367,13 @@ impl StatDocument {
                 .iter()
                 .map(|volume| VolumeStatDocument {
                     name: volume.name.clone(),
-                    mode: mode_name(volume.mode).to_owned(),
+                    mode: volume.mode.as_str().to_owned(),
                     lag_bytes: volume.lag_bytes,
                     lag_ns: volume.lag_ns,
                     dirty_bytes: volume.dirty_bytes,
                 })
                 .collect(),
         }
-    }
-}
-
-/// How a mode of capture is spelled.
-fn mode_name(mode: CaptureMode) -> &'static str {
-    match mode {
-        CaptureMode::Inline => "inline",
     }
 }
 

@@ -58,6 +58,14 @@ pub enum Request {
 }
 
 impl Request {
+    /// The rate to which the storage is held while it is carried out, bytes a second.
+    pub fn throttle(&self) -> Option<u64> {
+        match self {
+            Self::Replay(ReplayRequest { tap: Some(tap), .. }) => tap.throttle,
+            _ => None,
+        }
+    }
+
     /// What a process that carries it out itself owns the store for.
     pub fn role(&self) -> Role {
         match self {
@@ -103,6 +111,20 @@ pub struct ReplayRequest {
     pub real_time: bool,
     /// Format of the trace.
     pub format: FormatText,
+    /// Through a tap.
+    pub tap: Option<TapText>,
+}
+
+/// A replay through a tap.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TapText {
+    /// The file that stands for the production disk.
+    pub source: PathBuf,
+    /// Bytes a second that the store takes; only where the replay owns the store itself.
+    pub throttle: Option<u64>,
+    /// Whether to wait until the volume is whole.
+    pub wait: bool,
 }
 
 /// Content of the writes of a replay.
@@ -236,6 +258,7 @@ mod tests {
             fill: FillText::Random,
             real_time: true,
             format: FormatText::Msr,
+            tap: Some(TapText { source: PathBuf::from("/s"), throttle: Some(5), wait: true }),
         };
         for request in [
             Request::Status,

@@ -12,18 +12,21 @@ pub enum BookmarkKind {
     FileSystem,
     /// A person or a program named the moment: `user`.
     User,
+    /// The library set it itself, for instance where a gap ends: `system`.
+    System,
 }
 
 impl BookmarkKind {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Application, Self::FileSystem, Self::User];
+    pub const ALL: [Self; 4] = [Self::Application, Self::FileSystem, Self::User, Self::System];
 
-    /// The spelling: `app`, `fs` or `user`.
+    /// The spelling: `app`, `fs`, `user` or `system`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Application => "app",
             Self::FileSystem => "fs",
             Self::User => "user",
+            Self::System => "system",
         }
     }
 }
@@ -41,7 +44,7 @@ impl FromStr for BookmarkKind {
         let known = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
         known.ok_or_else(|| {
             let shown: String = text.chars().take(32).collect();
-            Error::InvalidArgument(format!("bookmark kind {shown:?} is unknown; write app, fs or user"))
+            Error::InvalidArgument(format!("bookmark kind {shown:?} is unknown; write app, fs, user or system"))
         })
     }
 }

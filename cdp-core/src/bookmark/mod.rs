@@ -76,6 +76,11 @@ impl NewBookmark {
 
     pub(crate) fn validate(&self) -> Result<()> {
         check_name("bookmark", &self.name)?;
+        if self.kind == BookmarkKind::System {
+            return Err(Error::InvalidArgument(
+                "bookmarks of kind system are set by the library; choose app, fs or user".into(),
+            ));
+        }
         let bounded = |what: &str, text: &Option<String>, max: usize| match text {
             Some(text) if text.len() > max => {
                 Err(Error::InvalidArgument(format!("the {what} of a bookmark has at most {max} bytes")))

@@ -1,7 +1,11 @@
-//! The catalog: volumes, bookmarks and the policy, as the fold of all metadata records so far.
+//! The catalog: volumes, bookmarks, the policy, gaps and taps, as the fold of all metadata records so far.
 //!
 //! Records carry whole values and name what they change, so applying a row of them twice ends in the same catalog:
 //! recovery may replay what the manifest already holds.
+
+mod gaps;
+
+pub use gaps::{GapReason, GapSpan, Gaps};
 
 use crate::{
     bookmark::Bookmark,
@@ -23,13 +27,42 @@ pub struct VolumeInfo {
     pub exists_from: Seq,
 }
 
-/// Volumes, bookmarks and policy.
+/// What is known of the tap of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TapRecord {
+    /// A tap captures: after an unclean end any block may differ from the source.
+    Attached,
+    /// The tap ended with every block equal to the source.
+    Equal,
+    /// The tap ended while blocks differed.
+    Differs,
+}
+
+impl TapRecord {
+    /// Its number on disk.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Attached => 1,
+            Self::Equal => 2,
+            Self::Differs => 3,
+        }
+    }
+
+    /// The state of a number.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Attached, Self::Equal, Self::Differs].into_iter().find(|state| state.code() == code)
+    }
+}
+
+/// Volumes, bookmarks, policy, gaps and taps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
     volumes: BTreeMap<VolumeId, VolumeInfo>,
     bookmarks: BTreeMap<String, Bookmark>,
     policy: Option<String>,
     next_volume: VolumeId,
+    gaps: BTreeMap<VolumeId, Gaps>,
+    taps: BTreeMap<VolumeId, TapRecord>,
 }
 
 impl Catalog {
@@ -70,6 +103,17 @@ impl Catalog {
                 }
             }
             MetaRecord::PolicySet(text) => self.policy = Some(text.clone()),
+            MetaRecord::GapOpened { volume, at, reason } => {
+                self.gaps.entry(*volume).or_default().opened(*at, *reason);
+            }
+            MetaRecord::GapClosed { volume, opened, at } => {
+                if let Some(gaps) = self.gaps.get_mut(volume) {
+                    gaps.closed(*opened, *at);
+                }
+            }
+            MetaRecord::TapSet { volume, state } => {
+                self.taps.insert(*volume, *state);
+            }
         }
     }
 
@@ -86,6 +130,23 @@ impl Catalog {
             .chain(volumes)
             .chain(bookmarks)
             .chain(self.policy.iter().cloned().map(MetaRecord::PolicySet))
+            .chain(self.gaps.iter().flat_map(|(volume, gaps)| gap_records(*volume, gaps)))
+            .chain(self.taps.iter().map(|(volume, state)| MetaRecord::TapSet { volume: *volume, state: *state }))
+    }
+
+    /// The gaps of a volume.
+    pub fn gaps(&self, volume: VolumeId) -> Option<&Gaps> {
+        self.gaps.get(&volume)
+    }
+
+    /// The gap of a volume in which a state lies.
+    pub fn gap_at(&self, volume: VolumeId, seq: Seq) -> Option<&GapSpan> {
+        self.gaps.get(&volume)?.containing(seq)
+    }
+
+    /// What is known of the tap of a volume; `None`: it never had one.
+    pub fn tap(&self, volume: VolumeId) -> Option<TapRecord> {
+        self.taps.get(&volume).copied()
     }
 
     /// The volumes in the order in which they were made.
@@ -122,4 +183,12 @@ impl Catalog {
     pub fn policy(&self) -> Option<&str> {
         self.policy.as_deref()
     }
+}
+
+fn gap_records(volume: VolumeId, gaps: &Gaps) -> impl Iterator<Item = MetaRecord> + '_ {
+    gaps.iter().flat_map(move |gap| {
+        let opened = MetaRecord::GapOpened { volume, at: gap.opened, reason: gap.reason };
+        let closed = gap.closed.map(|at| MetaRecord::GapClosed { volume, opened: gap.opened.seq, at });
+        std::iter::once(opened).chain(closed)
+    })
 }

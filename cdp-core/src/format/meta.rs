@@ -1,4 +1,4 @@
-//! Metadata records: volumes, bookmarks and the policy, as they stand in frames and, folded, in the manifest.
+//! Metadata records: volumes, bookmarks, the policy, gaps and taps, as they stand in frames and, folded, in the manifest.
 //!
 //! `0 kind (u16)   2 length of the body (u32)   6 body`. An unknown kind is an error: the store was written by a newer
 //! version, and says so in its superblock.
@@ -6,6 +6,8 @@
 use super::{Malformed, put_text, take, take_counter, take_text};
 use crate::{
     bookmark::{Bookmark, BookmarkKind, is_name},
+    catalog::{GapReason, TapRecord},
+    error::SeqTime,
     limits::{
         APP_TYPE_BYTES_MAX, COMMENT_BYTES_MAX, NAME_BYTES_MAX, POLICY_BYTES_MAX, VOLUME_BYTES_MAX,
         VOLUMES_MAX,
@@ -43,6 +45,31 @@ pub enum MetaRecord {
     },
     /// A policy is in force; canonical JSON text.
     PolicySet(String),
+    /// A gap opens on the timeline of a volume.
+    GapOpened {
+        /// The volume.
+        volume: VolumeId,
+        /// The seq that it took, and its time.
+        at: SeqTime,
+        /// Why.
+        reason: GapReason,
+    },
+    /// A gap closes.
+    GapClosed {
+        /// The volume.
+        volume: VolumeId,
+        /// The seq that opened it.
+        opened: Seq,
+        /// The seq that closing took, and its time.
+        at: SeqTime,
+    },
+    /// A tap began or ended to capture a volume.
+    TapSet {
+        /// The volume.
+        volume: VolumeId,
+        /// What is known from now on.
+        state: TapRecord,
+    },
 }
 
 const VOLUME_ADDED: u16 = 1;
@@ -51,6 +78,9 @@ const BOOKMARK_REMOVED: u16 = 3;
 const BOOKMARK_LOCKED: u16 = 4;
 const POLICY_SET: u16 = 5;
 const VOLUME_IDS_TAKEN: u16 = 6;
+const GAP_OPENED: u16 = 7;
+const GAP_CLOSED: u16 = 8;
+const TAP_SET: u16 = 9;
 
 impl MetaRecord {
     /// Appends the record.
@@ -85,6 +115,23 @@ impl MetaRecord {
                 body.put_u32_le(u32::try_from(text.len()).expect("policies are bounded"));
                 body.put_slice(text.as_bytes());
                 POLICY_SET
+            }
+            Self::GapOpened { volume, at, reason } => {
+                body.put_u16_le(volume.get());
+                put_seq_time(*at, &mut body);
+                body.put_u8(reason.code());
+                GAP_OPENED
+            }
+            Self::GapClosed { volume, opened, at } => {
+                body.put_u16_le(volume.get());
+                body.put_u64_le(opened.get());
+                put_seq_time(*at, &mut body);
+                GAP_CLOSED
+            }
+            Self::TapSet { volume, state } => {
+                body.put_u16_le(volume.get());
+                body.put_u8(state.code());
+                TAP_SET
             }
         };
         out.put_u16_le(kind);
@@ -121,10 +168,34 @@ impl MetaRecord {
                 let text = std::str::from_utf8(take(&mut body, len)?);
                 Self::PolicySet(text.map_err(|_| Malformed("metadata: policy is not UTF-8"))?.to_owned())
             }
+            GAP_OPENED => Self::GapOpened {
+                volume: take_volume_id(&mut body, VOLUMES_MAX - 1)?,
+                at: take_seq_time(&mut body)?,
+                reason: GapReason::from_code(body.try_get_u8()?)
+                    .ok_or(Malformed("metadata: reason of a gap"))?,
+            },
+            GAP_CLOSED => Self::GapClosed {
+                volume: take_volume_id(&mut body, VOLUMES_MAX - 1)?,
+                opened: Seq::new(take_counter(&mut body)?),
+                at: take_seq_time(&mut body)?,
+            },
+            TAP_SET => Self::TapSet {
+                volume: take_volume_id(&mut body, VOLUMES_MAX - 1)?,
+                state: TapRecord::from_code(body.try_get_u8()?).ok_or(Malformed("metadata: tap"))?,
+            },
             _ => return Err(Malformed("metadata: unknown kind")),
         };
         if body.is_empty() { Ok(record) } else { Err(Malformed("metadata: bytes behind the record")) }
     }
+}
+
+fn put_seq_time(at: SeqTime, out: &mut Vec<u8>) {
+    out.put_u64_le(at.seq.get());
+    out.put_u64_le(at.time.get());
+}
+
+fn take_seq_time(input: &mut &[u8]) -> Result<SeqTime, Malformed> {
+    Ok(SeqTime { seq: Seq::new(take_counter(input)?), time: TimeNs::new(input.try_get_u64_le()?) })
 }
 
 fn take_volume_id(input: &mut &[u8], max: usize) -> Result<VolumeId, Malformed> {
@@ -157,6 +228,7 @@ const fn kind_code(kind: BookmarkKind) -> u8 {
         BookmarkKind::Application => 1,
         BookmarkKind::FileSystem => 2,
         BookmarkKind::User => 3,
+        BookmarkKind::System => 4,
     }
 }
 

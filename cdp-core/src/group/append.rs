@@ -7,7 +7,7 @@
 
 use super::{CurrentSegment, Group};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, SeqTime},
     format::{
         PAGE_BYTES,
         frame_table::FrameEntry,
@@ -19,8 +19,9 @@ use crate::{
     journal::{FrameContext, OpenFrame, Part, PreparedWrite},
     limits::{FRAME_BYTES_MAX, FRAMES_IN_FLIGHT_MAX, SEGMENT_ENTRIES_MAX},
     sabotage::{Sabotage, Switch},
-    units::{FrameNo, Seq, TimeNs, len_u64},
+    units::{FrameNo, Seq, TimeNs, VolumeId, len_u64},
 };
+use parking_lot::MutexGuard;
 use std::{
     mem,
     sync::{Arc, atomic::Ordering},
@@ -33,11 +34,16 @@ pub(crate) enum Stamp {
     Now,
     /// At a time that the caller knows, not before the newest write.
     At(TimeNs),
+    /// At the time at which it was captured, or with the newest write when that is later: clocks of several threads may cross.
+    Captured(TimeNs),
 }
+
+/// Proof that the turn is held.
+pub(super) struct Turn<'a>(#[allow(dead_code, reason = "held, not looked at")] MutexGuard<'a, ()>);
 
 /// How a record takes its seq.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SeqRule {
+pub(super) enum SeqRule {
     /// The next one.
     Next,
     /// One that was taken before.
@@ -56,12 +62,28 @@ impl Group {
     }
 
     /// Takes one seq for staged writes to come.
-    pub fn take_stage(&self, volume: crate::units::VolumeId, stamp: Stamp) -> Result<Seq> {
+    pub fn take_stage(&self, volume: VolumeId, stamp: Stamp) -> Result<Seq> {
         self.append_as(&PreparedWrite::stage(volume), stamp, SeqRule::Next)
     }
 
     fn append_as(&self, write: &PreparedWrite<'_>, stamp: Stamp, rule: SeqRule) -> Result<Seq> {
-        let _turn = self.turn.lock();
+        let turn = self.take_turn();
+        self.drain_captured(&turn)?;
+        self.append_in_turn(&turn, write, stamp, rule)
+    }
+
+    /// The right to append: one holder at a time, who may wait for I/O.
+    pub(super) fn take_turn(&self) -> Turn<'_> {
+        Turn(self.turn.lock())
+    }
+
+    pub(super) fn append_in_turn(
+        &self,
+        _turn: &Turn<'_>,
+        write: &PreparedWrite<'_>,
+        stamp: Stamp,
+        rule: SeqRule,
+    ) -> Result<Seq> {
         self.check_writable()?;
         if let Some(seq) = self.append_to_open(write, stamp, rule)? {
             return Ok(seq);
@@ -73,9 +95,9 @@ impl Group {
         for part in write.parts() {
             // A write of several parts begins a frame of its own, so that recovery can cut it off as a whole.
             let fresh = !parts_fit && part.record.first;
-            self.open_frame(|open| (open.is_empty() || !fresh) && open.fits(&part))
+            let mut append = self
+                .open_frame(|open| (open.is_empty() || !fresh) && open.fits(&part))
                 .inspect_err(|error| self.poison(&format!("a write was cut short: {error}")))?;
-            let mut append = self.append.lock();
             seq = match rule {
                 SeqRule::Next => append.last_seq.next(),
                 SeqRule::Staged(seq) => seq,
@@ -167,39 +189,90 @@ impl Group {
         covered: Option<TimeNs>,
     ) -> Result<()> {
         let frame = {
-            let _turn = self.turn.lock();
-            self.check_writable()?;
+            let turn = self.take_turn();
+            self.drain_captured(&turn)?;
             let (seq, newest) = {
                 let append = self.append.lock();
                 (append.last_seq, append.newest_time)
             };
-            let records = make(seq, newest)?;
-            self.reserve_room(2, 2 * len_u64(FRAME_BYTES_MAX), 0)?;
-            let mut frame = FrameNo::ZERO;
-            for record in records {
-                let mut body = Vec::new();
-                record.encode(&mut body);
-                self.open_frame(|open| open.fits_meta(body.len()))?;
-                let mut append = self.append.lock();
-                if let Some(time) = covered {
-                    append.covered_to = append.covered_to.max(time);
-                }
-                let open = append.open.as_mut().expect("a frame was opened for the record");
-                if open.is_empty() {
-                    append.opened_at = self.shared.clock.now();
-                }
-                let open = append.open.as_mut().expect("a frame was opened for the record");
-                open.push_meta(&body, newest, |bytes| self.shared.key.digest(bytes));
-                frame = open.frame();
-                let current = append.current.as_mut().expect("an open frame has a segment");
-                current.metas.push((frame, record.clone()));
-                drop(append);
-                self.catalog.write().apply(&record);
-            }
-            frame
+            self.append_records(&turn, make(seq, newest)?, covered)?
         };
-        self.seal_if_open(frame);
+        self.seal_below(frame.next());
         self.wait_durable(frame.next())
+    }
+
+    /// Appends metadata records; returns the frame of the last one. Not yet durable.
+    pub(super) fn append_records(
+        &self,
+        _turn: &Turn<'_>,
+        records: Vec<MetaRecord>,
+        covered: Option<TimeNs>,
+    ) -> Result<FrameNo> {
+        self.check_writable()?;
+        self.reserve_room(2, 2 * len_u64(FRAME_BYTES_MAX), 0)?;
+        let mut frame = FrameNo::ZERO;
+        for record in records {
+            let body = encoded(&record);
+            let mut append = self.open_frame(|open| open.fits_meta(body.len()))?;
+            if let Some(time) = covered {
+                append.covered_to = append.covered_to.max(time);
+            }
+            let newest = append.newest_time;
+            frame = self.push_meta(&mut append, &record, &body, newest);
+            drop(append);
+            self.catalog.write().apply(&record);
+        }
+        Ok(frame)
+    }
+
+    /// Takes one seq for a change of the timeline, and appends the records that say which: in one frame, so that after a crash there is
+    /// all of it or nothing. `make` gets the seq and its time; the length of its records does not depend on them. Not yet durable.
+    pub(super) fn append_marked(
+        &self,
+        _turn: &Turn<'_>,
+        volume: VolumeId,
+        time: TimeNs,
+        make: impl Fn(SeqTime) -> Vec<MetaRecord>,
+    ) -> Result<(SeqTime, FrameNo)> {
+        self.check_writable()?;
+        let stage = PreparedWrite::stage(volume);
+        let lens: Vec<usize> =
+            make(SeqTime { seq: Seq::ZERO, time }).iter().map(|record| encoded(record).len()).collect();
+        self.reserve_room(2, 2 * len_u64(FRAME_BYTES_MAX), 0)?;
+        let part = stage.parts().next().expect("a stage has a part");
+        let mut append =
+            self.open_frame(|open| open.is_empty() || (open.fits(&part) && open.fits_metas(&lens)))?;
+        let at = SeqTime { seq: append.last_seq.next(), time: append.newest_time.max(time) };
+        let records = make(at);
+        // The catalog knows before the seq can be seen, so no reader opens it as exact.
+        records.iter().for_each(|record| self.catalog.write().apply(record));
+        self.push_part(&mut append, part, at.seq, at.time, SeqRule::Next);
+        self.publish_seq(&mut append, at.seq, at.time, SeqRule::Next);
+        let mut frame = FrameNo::ZERO;
+        for record in &records {
+            frame = self.push_meta(&mut append, record, &encoded(record), at.time);
+        }
+        Ok((at, frame))
+    }
+
+    /// Appends a metadata record to the open frame, which has room for it.
+    fn push_meta(
+        &self,
+        append: &mut super::Append,
+        record: &MetaRecord,
+        body: &[u8],
+        time: TimeNs,
+    ) -> FrameNo {
+        let open = append.open.as_mut().expect("a frame was opened for the record");
+        if open.is_empty() {
+            append.opened_at = self.shared.clock.now();
+        }
+        let open = append.open.as_mut().expect("a frame was opened for the record");
+        open.push_meta(body, time, |bytes| self.shared.key.digest(bytes));
+        let frame = open.frame();
+        let current = append.current.as_mut().expect("an open frame has a segment");
+        current.metas.push((frame, record.clone()));
+        frame
     }
 
     /// Says that nothing was written up to `time`: the timeline covers it.
@@ -210,6 +283,14 @@ impl Group {
 
     /// Makes everything appended so far durable; returns the seq up to which.
     pub fn flush(&self) -> Result<Seq> {
+        if self.capture().is_some() {
+            self.drain_captured(&self.take_turn())?;
+        }
+        self.flush_appended()
+    }
+
+    /// Makes durable what is in the journal, and leaves alone what was captured and not appended.
+    pub fn flush_appended(&self) -> Result<Seq> {
         let (frame, seq) = {
             let mut append = self.append.lock();
             self.seal_open(&mut append);
@@ -239,11 +320,12 @@ impl Group {
         if fits { Ok(()) } else { self.roll_segment() }
     }
 
-    /// Makes sure that there is an open frame of which `suits` holds, sealing the one before if need be.
-    fn open_frame(&self, suits: impl Fn(&OpenFrame) -> bool) -> Result<()> {
+    /// Makes sure that there is an open frame of which `suits` holds, sealing the one before if need be. The lock is handed on, since a
+    /// flush may seal the frame as soon as it is free.
+    fn open_frame(&self, suits: impl Fn(&OpenFrame) -> bool) -> Result<MutexGuard<'_, super::Append>> {
         let mut append = self.append.lock();
         if append.open.as_ref().is_some_and(&suits) {
-            return Ok(());
+            return Ok(append);
         }
         let buffer = self.take_buffer()?;
         self.seal_open(&mut append);
@@ -260,7 +342,7 @@ impl Group {
             previous_crc: current.previous_crc,
         };
         append.open = Some(OpenFrame::new(context, base_seq, buffer));
-        Ok(())
+        Ok(append)
     }
 
     /// Seals the open frame when it has records, and queues it.
@@ -309,8 +391,7 @@ impl Group {
                 return Ok(());
             }
             self.reserve_room(1, len_u64(FRAME_BYTES_MAX), 0)?;
-            self.open_frame(|_| true)?;
-            let mut append = self.append.lock();
+            let mut append = self.open_frame(|_| true)?;
             let frame = append.next_frame;
             if let Some(open) = append.open.take() {
                 self.seal_frame(&mut append, open);
@@ -320,9 +401,17 @@ impl Group {
         self.wait_durable(frame.next())
     }
 
-    fn seal_if_open(&self, frame: FrameNo) {
+    /// All that was appended so far is durable once every frame below this one is.
+    pub fn appended_below(&self) -> FrameNo {
+        let append = self.append.lock();
+        let open = append.open.as_ref().filter(|open| !open.is_empty());
+        open.map_or(append.next_frame, |open| open.frame().next())
+    }
+
+    /// Seals the open frame if it is below `frame`.
+    pub(super) fn seal_below(&self, frame: FrameNo) {
         let mut append = self.append.lock();
-        if append.open.as_ref().is_some_and(|open| open.frame() == frame) {
+        if append.open.as_ref().is_some_and(|open| open.frame() < frame) {
             self.seal_open(&mut append);
         }
     }
@@ -349,6 +438,12 @@ impl Group {
     }
 }
 
+fn encoded(record: &MetaRecord) -> Vec<u8> {
+    let mut body = Vec::new();
+    record.encode(&mut body);
+    body
+}
+
 /// The time of a write: the clock's, or the one given, which may not lie before the newest write.
 fn time_of(append: &super::Append, stamp: Stamp, rule: SeqRule, clock: &dyn Clock) -> Result<TimeNs> {
     let newest = append.newest_time;
@@ -357,6 +452,7 @@ fn time_of(append: &super::Append, stamp: Stamp, rule: SeqRule, clock: &dyn Cloc
             Err(Error::TimeBackwards { given, newest })
         }
         Stamp::At(given) => Ok(given),
+        Stamp::Captured(time) => Ok(time.max(newest)),
         Stamp::Now => Ok(clock.now().max(newest)),
     }
 }

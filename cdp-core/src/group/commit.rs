@@ -124,6 +124,11 @@ impl Group {
         }
     }
 
+    /// Every frame below this one is durable.
+    pub fn durable_frame(&self) -> FrameNo {
+        FrameNo::new(self.durable_frame.load(Ordering::Acquire))
+    }
+
     /// Frames written that wait for a sync.
     pub fn unsynced_frames(&self) -> usize {
         self.commit.lock().unsynced()

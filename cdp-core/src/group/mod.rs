@@ -2,7 +2,7 @@
 //!
 //! The life of a write: [`append`] takes it into the open frame and the memtable, where reads see it; [`commit`] writes and syncs
 //! frames; [`segments`] makes new segments ready and seals full ones with their index; [`merge`] keeps the number of index runs
-//! small; [`relocate`] saves what is in memory when a segment fails.
+//! small; [`relocate`] saves what is in memory when a segment fails; [`drain`] takes over what taps have captured.
 //!
 //! Locks, in the order in which they may be taken: `turn` (one appender at a time, may wait for I/O) > `manifest` (serialises
 //! manifest edits, may wait for I/O) > `append` (the open frame; a memory copy at most) > `commit`, `flight`, `view`, `catalog`,
@@ -11,6 +11,8 @@
 
 mod append;
 mod commit;
+mod compare;
+mod drain;
 mod lines;
 mod merge;
 mod read;
@@ -22,8 +24,10 @@ pub(crate) use lines::SegmentLine;
 pub(crate) use segments::{Frozen, random_uuid};
 
 use crate::{
+    capture::Capture,
     catalog::Catalog,
     error::{Error, Result},
+    event::Events,
     format::{Uuid, digest::DigestKey, frame_table::FrameEntry, meta::MetaRecord},
     index::{MemTable, PageCache, Run, RunContext, RunMeta, View},
     io::{AlignedBuf, Clock, Extent, Storage},
@@ -31,7 +35,7 @@ use crate::{
     limits::FRAME_BYTES_MAX,
     manifest::{ManifestLog, ManifestState},
     sabotage::Sabotage,
-    units::{ExtentId, FrameNo, Lineage, OwnerEpoch, Seq, TimeNs},
+    units::{ExtentId, FrameNo, Lineage, OwnerEpoch, Seq, TimeNs, VolumeId},
 };
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::{
@@ -174,6 +178,9 @@ pub(crate) struct Group {
     ready: Mutex<Option<segments::PreparedSegment>>,
     pub catalog: RwLock<Catalog>,
     poisoned: RwLock<Option<String>>,
+    capture: RwLock<Option<Arc<Capture>>>,
+    drain_state: Mutex<drain::DrainState>,
+    pub events: Events,
     pub totals: Totals,
 }
 
@@ -229,9 +236,33 @@ impl Group {
             ready: Mutex::new(None),
             catalog: RwLock::new(start.catalog),
             poisoned: RwLock::new(None),
+            capture: RwLock::new(None),
+            drain_state: Mutex::new(drain::DrainState::default()),
+            events: Events::default(),
             totals: Totals::default(),
             shared,
         }
+    }
+
+    /// The taps, when there are any.
+    pub fn capture(&self) -> Option<Arc<Capture>> {
+        self.capture.read().clone()
+    }
+
+    /// Whether a tap captures a volume.
+    pub fn has_tap(&self, volume: VolumeId) -> bool {
+        self.capture.read().as_ref().is_some_and(|capture| capture.tap(volume).is_some())
+    }
+
+    /// The taps, with a pool that is made when there is none yet.
+    pub fn capture_or_insert(&self, make: impl FnOnce() -> Result<Capture>) -> Result<Arc<Capture>> {
+        let mut capture = self.capture.write();
+        if let Some(capture) = &*capture {
+            return Ok(capture.clone());
+        }
+        let made = Arc::new(make()?);
+        *capture = Some(made.clone());
+        Ok(made)
     }
 
     /// The newest seq that reads see.

@@ -23,11 +23,13 @@ mod memory;
 #[cfg(any(test, feature = "testing"))]
 pub mod simulated;
 mod sparse;
+mod throttle;
 
 pub use aligned::{AlignedBuf, IO_ALIGN};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use directory::{DirectoryOptions, DirectoryStorage};
 pub use memory::MemoryStorage;
+pub use throttle::ThrottledStorage;
 
 use crate::units::ExtentId;
 use std::{io, sync::Arc};

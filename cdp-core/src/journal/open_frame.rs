@@ -156,6 +156,12 @@ impl OpenFrame {
         self.fits_record(len_u64(len.div_ceil(SECTOR_LEN)), 1)
     }
 
+    /// Whether a record without payload and then metadata records of these lengths fit.
+    pub fn fits_metas(&self, lens: &[usize]) -> bool {
+        let sectors: u64 = lens.iter().map(|len| len_u64(len.div_ceil(SECTOR_LEN))).sum();
+        self.fits_record(sectors, (DESCRIPTOR_LEN / 8 + 2) * (lens.len() + 1))
+    }
+
     /// Appends a metadata record of which `digest_of` gives the digest over whole sectors.
     ///
     /// # Panics

@@ -10,6 +10,7 @@ mod points;
 mod recover;
 mod runner;
 mod stats;
+mod tap;
 mod volume;
 
 pub use import::ImportSource;
@@ -18,6 +19,7 @@ pub use points::{ExactRange, Gap, Granularity, RetainedPoint, Timeline};
 pub use recover::Recovery;
 pub use runner::{Budget, Runner, Stepped};
 pub use stats::{CaptureMode, Stats, VolumeStats};
+pub use tap::{SourceState, Tap, TapOptions, TapStats};
 pub(crate) use volume::check_range;
 pub use volume::{ByteExtent, ChangedExtents, Volume};
 
@@ -31,10 +33,12 @@ use crate::{
     limits::{VOLUME_BYTES_MAX, VOLUMES_MAX},
     point::Point,
     restore::Progress,
+    resync::Resync,
     retention::Policy,
     units::{SECTOR_BYTES, Seq, TimeNs},
     verify::CheckReport,
 };
+use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// A store that is open: every write of its volumes, and the way back to any of them.
@@ -50,6 +54,8 @@ pub(crate) struct Inner {
     pub group: Group,
     pub recovery: Recovery,
     pub read_only: bool,
+    /// The resync of each tap.
+    pub resyncs: Mutex<Vec<Arc<Mutex<Resync>>>>,
     _lock: Box<dyn StorageLock>,
 }
 
@@ -168,6 +174,15 @@ impl Store {
                 if group.catalog.read().bookmark(&new.name).is_some() {
                     return Err(Error::Exists { what: "bookmark", name: new.name.clone() });
                 }
+                let inexact = match named {
+                    Some(point) => self.inexact_at(point.seq),
+                    None => group.inexact_volumes(),
+                };
+                if new.require_exact && !inexact.is_empty() {
+                    let reason = format!("not exact there: {}", inexact.join(", "));
+                    let point = new.at.clone().unwrap_or(Point::Latest);
+                    return Err(self.unavailable(&point, named.map_or(seq, |point| point.seq), reason));
+                }
                 let (seq, own_time) = match named {
                     Some(point) => (point.seq, point.time),
                     None => (seq, group.shared.clock.now().max(newest)),
@@ -181,7 +196,7 @@ impl Store {
                     time: new.time.unwrap_or(own_time),
                     locked: new.locked,
                     expires: new.expires,
-                    inexact_volumes: Vec::new(),
+                    inexact_volumes: inexact,
                 };
                 made = Some(bookmark.clone());
                 Ok(vec![MetaRecord::BookmarkAdded(bookmark)])

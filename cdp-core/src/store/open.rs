@@ -21,6 +21,7 @@ use crate::{
     manifest::{ManifestLog, ManifestState, SuperblockSlot, missing},
     units::{ExtentId, OwnerEpoch, Seq, VolumeId},
 };
+use parking_lot::Mutex;
 use std::{collections::BTreeSet, io, sync::Arc};
 
 /// Times that a reader starts over when the owner changes the store under it.
@@ -89,7 +90,7 @@ impl Store {
         };
         let group = Group::new(shared, start);
         let recovery = super::Recovery { clean: true, ..super::Recovery::default() };
-        Ok(Self { inner: Arc::new(Inner { group, recovery, read_only: false, _lock: lock }) })
+        Ok(Self { inner: Arc::new(Inner { group, recovery, read_only: false, resyncs: Mutex::default(), _lock: lock }) })
     }
 
     /// Opens a store as its owner, and recovers it if need be.
@@ -121,6 +122,7 @@ impl Store {
                 group,
                 recovery: recovered.report.clone(),
                 read_only: false,
+                resyncs: Mutex::default(),
                 _lock: lock,
             }),
         };
@@ -182,7 +184,7 @@ impl Store {
         let shared = Arc::new(shared(storage, options, superblock));
         let report = recovered.report.clone();
         let group = start_group(shared, &recovered, Manifest::Reader(Box::new(state)));
-        Ok(Self { inner: Arc::new(Inner { group, recovery: report, read_only: true, _lock: lease }) })
+        Ok(Self { inner: Arc::new(Inner { group, recovery: report, read_only: true, resyncs: Mutex::default(), _lock: lease }) })
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Store;
 use crate::{
     bookmark::{Bookmark, BookmarkKind},
-    catalog::VolumeInfo,
+    catalog::{GapSpan, Gaps, VolumeInfo},
     error::{Error, PointUnavailable, Result, SeqTime},
     index::LostRange,
     point::Point,
@@ -149,7 +149,14 @@ impl Store {
         catalog.volumes().map(|volume| volume.exists_from).min().unwrap_or_default()
     }
 
-    fn unavailable(&self, point: &Point, near: Seq, reason: String) -> Error {
+    /// The volumes that cannot be opened at a seq because a gap is there.
+    pub(super) fn inexact_at(&self, seq: Seq) -> Vec<String> {
+        let catalog = self.inner.group.catalog.read();
+        let in_gap = catalog.volumes().filter(|info| catalog.gap_at(info.id, seq).is_some());
+        in_gap.map(|info| info.name.clone()).collect()
+    }
+
+    pub(super) fn unavailable(&self, point: &Point, near: Seq, reason: String) -> Error {
         let first = self.inner.group.catalog.read().volumes().next().cloned();
         let (before, after) = first.map_or((None, None), |info| self.nearest(&info, near));
         Error::PointUnavailable(Box::new(PointUnavailable {
@@ -162,15 +169,38 @@ impl Store {
 
     /// The exact points of a volume nearest to a seq that is none, on both sides.
     pub(super) fn nearest(&self, info: &VolumeInfo, seq: Seq) -> (Option<SeqTime>, Option<SeqTime>) {
-        let newest = self.newest().seq;
+        let exact = self.exact_spans(info);
         let point = |seq: Seq| self.with_time(seq).ok();
-        if seq > newest {
-            (point(newest), None)
-        } else if seq < info.exists_from {
-            (None, point(info.exists_from))
-        } else {
-            (point(seq), point(seq))
+        let before = exact.iter().rev().find(|span| span.0 <= seq).map(|span| span.1.min(seq));
+        let after = exact.iter().find(|span| span.1 >= seq).map(|span| span.0.max(seq));
+        (before.and_then(point), after.and_then(point))
+    }
+
+    /// The ranges of seqs, both ends included, in which every state of a volume can be opened.
+    fn exact_spans(&self, info: &VolumeInfo) -> Vec<(Seq, Seq)> {
+        let newest = self.newest().seq;
+        // Behind a lost frame any block may be unknown until it is written again; each read tells.
+        let first_lost = self.inner.group.view().lost.iter().map(|lost| lost.from_seq).min();
+        let end = first_lost.map_or(newest, |lost| newest.min(Seq::new(lost.get().saturating_sub(1))));
+        let mut spans = Vec::new();
+        let mut from = Some(info.exists_from);
+        let mut push = |from: Seq, to: Seq| {
+            let to = to.min(end);
+            if from <= to {
+                spans.push((from, to));
+            }
+        };
+        let catalog = self.inner.group.catalog.read();
+        for gap in catalog.gaps(info.id).into_iter().flat_map(Gaps::iter) {
+            if let (Some(from), Some(before)) = (from, gap.opened.seq.get().checked_sub(1)) {
+                push(from, Seq::new(before));
+            }
+            from = gap.closed.map(|closed| closed.seq);
         }
+        if let Some(from) = from {
+            push(from, newest);
+        }
+        spans
     }
 
     /// Everything that can be recovered.
@@ -185,16 +215,25 @@ impl Store {
         let mut exact = Vec::new();
         let mut gaps = Vec::new();
         for volume in &volumes {
-            let mut from = volume.exists_from;
+            for (from, to) in self.exact_spans(volume).into_iter().filter(|(from, _)| *from <= seq) {
+                let (from, to) = (self.with_time(from)?, self.with_time(to.min(seq))?);
+                let granularity = Granularity::Write;
+                exact.push(ExactRange { volume: volume.name.clone(), from, to, granularity });
+            }
+            let spans: Vec<GapSpan> = {
+                let catalog = self.inner.group.catalog.read();
+                catalog.gaps(volume.id).into_iter().flat_map(Gaps::iter).copied().collect()
+            };
+            for gap in spans.iter().filter(|gap| gap.opened.seq <= seq) {
+                let last = gap.closed.map(|closed| Seq::new(closed.seq.get() - 1)).filter(|last| *last <= seq);
+                let to = last.map_or(Ok(newest), |last| self.with_time(last))?;
+                let reason = gap.reason.to_string();
+                gaps.push(Gap { volume: volume.name.clone(), from: gap.opened, to, reason });
+            }
             for range in lost.iter().filter(|range| range.to_seq >= volume.exists_from) {
-                self.push_exact(&mut exact, volume, from, range.from_seq.get().checked_sub(1).map(Seq::new))?;
-                gaps.push(self.gap(volume, range, newest)?);
-                from = range.to_seq.next();
+                gaps.push(self.lost_gap(volume, range, newest)?);
             }
-            // Behind a lost frame any block may be unknown until it is written again; each read tells.
-            if lost.is_empty() {
-                self.push_exact(&mut exact, volume, from, Some(newest.seq))?;
-            }
+            gaps.sort_by(|a, b| (&a.volume, a.from, a.to).cmp(&(&b.volume, b.from, b.to)));
         }
         Ok(Timeline {
             oldest: self.with_time(self.oldest_seq())?,
@@ -208,21 +247,7 @@ impl Store {
         })
     }
 
-    fn push_exact(
-        &self,
-        exact: &mut Vec<ExactRange>,
-        volume: &VolumeInfo,
-        from: Seq,
-        to: Option<Seq>,
-    ) -> Result<()> {
-        if let Some(to) = to.filter(|to| *to >= from) {
-            let (from, to) = (self.with_time(from)?, self.with_time(to)?);
-            exact.push(ExactRange { volume: volume.name.clone(), from, to, granularity: Granularity::Write });
-        }
-        Ok(())
-    }
-
-    fn gap(&self, volume: &VolumeInfo, lost: &LostRange, newest: SeqTime) -> Result<Gap> {
+    fn lost_gap(&self, volume: &VolumeInfo, lost: &LostRange, newest: SeqTime) -> Result<Gap> {
         let before = Seq::new(lost.from_seq.get().saturating_sub(1));
         let from = SeqTime { seq: lost.from_seq, time: self.with_time(before)?.time };
         Ok(Gap { volume: volume.name.clone(), from, to: newest, reason: "damage".into() })

@@ -25,6 +25,10 @@ const IDLE: Duration = Duration::from_millis(20);
 const BACKOFF: Duration = Duration::from_millis(250);
 /// Time without writes after which the clock of the group is moved on.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Pause of the drain while writes come in: far less than the pool takes to fill.
+const DRAIN_BUSY: Duration = Duration::from_micros(500);
+/// Pause of the drain when nothing comes in.
+const DRAIN_IDLE: Duration = Duration::from_millis(4);
 /// Longest wait of a thread before it looks for work by itself.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -61,7 +65,8 @@ impl Store {
         if group.needs_relocation() {
             group.try_relocate()?;
         }
-        if group.commit_piece(true) {
+        let taps = self.step_taps();
+        if group.commit_piece(true) || taps? {
             return Ok(Stepped::More);
         }
         self.step_maintenance(budget)
@@ -90,8 +95,14 @@ impl Store {
         let stop = Arc::new(AtomicBool::new(false));
         let mut runner = Runner { stop: stop.clone(), threads: Vec::new(), store: None };
         type Work = fn(&Store, &AtomicBool);
-        let works: [(&str, Work); 4] =
-            [("maintain", maintain), ("sync", sync), ("write-1", write), ("write-2", write)];
+        let works: [(&str, Work); 6] = [
+            ("maintain", maintain),
+            ("sync", sync),
+            ("write-1", write),
+            ("write-2", write),
+            ("drain", drain),
+            ("resync", resync),
+        ];
         for (name, work) in works {
             let (store, stop) = (self.clone(), stop.clone());
             let thread = std::thread::Builder::new().name(format!("cdp-{name}"));
@@ -153,6 +164,32 @@ fn sync(store: &Store, stop: &AtomicBool) {
             std::thread::sleep(BACKOFF);
         }
         group.wait_for_commit_work(POLL);
+    }
+}
+
+/// Takes over what taps capture. Producers wake nobody, so it looks at short intervals while there is something.
+fn drain(store: &Store, stop: &AtomicBool) {
+    let group = &store.inner.group;
+    let mut pause = DRAIN_IDLE;
+    while !stop.load(Ordering::SeqCst) {
+        pause = match group.drain_complete() {
+            Ok(true) => DRAIN_BUSY,
+            Ok(false) if group.capture().is_none() => POLL,
+            Ok(false) => (pause * 2).min(DRAIN_IDLE),
+            Err(_) => BACKOFF,
+        };
+        std::thread::sleep(pause);
+    }
+}
+
+/// Brings taps back to capturing whole.
+fn resync(store: &Store, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
+        match store.step_resyncs() {
+            Ok(true) => {}
+            Ok(false) => std::thread::sleep(IDLE),
+            Err(_) => std::thread::sleep(BACKOFF),
+        }
     }
 }
 

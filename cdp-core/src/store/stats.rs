@@ -2,6 +2,8 @@
 
 use super::Store;
 use crate::{
+    capture::Mode,
+    catalog::{TapRecord, VolumeInfo},
     error::{Error, Result},
     manifest::ManifestState,
 };
@@ -12,6 +14,24 @@ use std::sync::atomic::Ordering;
 pub enum CaptureMode {
     /// The store is the disk: reads and writes go through it.
     Inline,
+    /// A tap captures writes whole.
+    Data,
+    /// A tap marks dirty blocks, and resync copies them.
+    Bitmap,
+    /// A tap captures writes whole while the last dirty blocks are copied.
+    Resync,
+}
+
+impl CaptureMode {
+    /// The spelling: `inline`, `data`, `bitmap` or `resync`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inline => "inline",
+            Self::Data => "data",
+            Self::Bitmap => "bitmap",
+            Self::Resync => "resync",
+        }
+    }
 }
 
 /// Figures of one volume.
@@ -75,7 +95,8 @@ impl Store {
         let newest = self.newest().seq;
         let lag_ns = group.lag_ns();
         let volumes = self.volumes();
-        let lag_bytes = group.undurable_bytes();
+        let waiting = group.capture().map_or(0, |capture| capture.pool.statistics().bytes_waiting);
+        let lag_bytes = group.undurable_bytes() + waiting;
         Ok(Stats {
             stored_bytes,
             source_bytes: counters.source_bytes.saturating_add(unsealed),
@@ -88,14 +109,31 @@ impl Store {
             points: newest.get() + 1,
             volumes: volumes
                 .into_iter()
-                .map(|volume| VolumeStats {
-                    name: volume.name,
-                    mode: CaptureMode::Inline,
-                    lag_bytes,
-                    lag_ns,
-                    dirty_bytes: 0,
+                .map(|volume| {
+                    let (mode, dirty_bytes) = self.capture_of(&volume);
+                    VolumeStats { name: volume.name, mode, lag_bytes, lag_ns, dirty_bytes }
                 })
                 .collect(),
         })
+    }
+
+    /// How a volume is captured, and what of it is known to differ from its source, bytes. Beside an owner the record tells.
+    fn capture_of(&self, volume: &VolumeInfo) -> (CaptureMode, u64) {
+        let group = &self.inner.group;
+        if let Some(tap) = group.capture().and_then(|capture| capture.tap(volume.id)) {
+            let map = tap.map();
+            let dirty = map.weight().saturating_mul(map.shape().granularity().bytes()).min(volume.bytes);
+            let mode = match tap.mode() {
+                Mode::Data => CaptureMode::Data,
+                Mode::Bitmap => CaptureMode::Bitmap,
+                Mode::Resync => CaptureMode::Resync,
+            };
+            return (mode, dirty);
+        }
+        match group.catalog.read().tap(volume.id) {
+            None => (CaptureMode::Inline, 0),
+            Some(TapRecord::Equal) => (CaptureMode::Data, 0),
+            Some(TapRecord::Attached | TapRecord::Differs) => (CaptureMode::Bitmap, volume.bytes),
+        }
     }
 }

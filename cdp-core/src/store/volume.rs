@@ -4,7 +4,7 @@ use super::Store;
 use crate::{
     catalog::VolumeInfo,
     error::{Error, PointUnavailable, Result},
-    group::Stamp,
+    group::{Group, Stamp},
     journal::{PreparedWrite, WriteKind},
     limits::{READ_BYTES_MAX, WRITE_BYTES_MAX},
     snapshot::Snapshot,
@@ -24,6 +24,10 @@ pub struct Volume {
 impl Volume {
     pub(super) fn new(store: Store, info: VolumeInfo) -> Self {
         Self { store, info }
+    }
+
+    pub(super) fn info(&self) -> &VolumeInfo {
+        &self.info
     }
 
     /// Its id.
@@ -117,6 +121,19 @@ impl Volume {
     /// `PointUnavailable` when the seq is not on the timeline or the volume did not exist; `NoSpace`, `Io` when a seq that is not
     /// durable yet cannot be made so.
     pub fn snapshot(&self, seq: Seq) -> Result<Snapshot> {
+        self.snapshot_as(seq, false)
+    }
+
+    /// As [`Volume::snapshot`], also inside of a gap: an image in which some writes before the seq are missing and some blocks may be of
+    /// a later state. It is what there is, not what there was.
+    ///
+    /// # Errors
+    /// As [`Volume::snapshot`], but for gaps.
+    pub fn snapshot_fuzzy(&self, seq: Seq) -> Result<Snapshot> {
+        self.snapshot_as(seq, true)
+    }
+
+    fn snapshot_as(&self, seq: Seq, fuzzy: bool) -> Result<Snapshot> {
         let newest = self.store.newest();
         let unavailable = |reason: String| {
             let (before, after) = self.store.nearest(&self.info, seq);
@@ -128,6 +145,10 @@ impl Volume {
         }
         if seq < self.info.exists_from {
             return Err(unavailable(format!("the volume exists from seq:{}", self.info.exists_from)));
+        }
+        let gap = self.store.inner.group.catalog.read().gap_at(self.info.id, seq).copied();
+        if let Some(gap) = gap.filter(|_| !fuzzy) {
+            return Err(unavailable(format!("it lies in a gap of the timeline ({})", gap.reason)));
         }
         if seq > self.store.durable_seq() && !self.store.is_read_only() {
             self.store.flush()?;
@@ -153,14 +174,26 @@ impl Volume {
 
     fn append_data(&self, offset: u64, data: &[u8], stamp: Stamp) -> Result<Seq> {
         let range = self.range_of(offset, len_u64(data.len()), WRITE_BYTES_MAX)?;
-        let group = self.store.owner()?;
+        let group = self.inline_owner()?;
         group.append_write(&PreparedWrite::data(self.info.id, range, data, group.shared.key), stamp)
     }
 
     fn append_range(&self, offset: u64, length: u64, kind: WriteKind, time: Option<TimeNs>) -> Result<Seq> {
         let range = self.range_of(offset, length, u64::MAX)?;
         let stamp = time.map_or(Stamp::Now, Stamp::At);
-        self.store.owner()?.append_write(&PreparedWrite::range(self.info.id, range, kind), stamp)
+        self.inline_owner()?.append_write(&PreparedWrite::range(self.info.id, range, kind), stamp)
+    }
+
+    /// The group, unless a tap captures this volume: its source is the disk then, and a write here would make the two differ.
+    fn inline_owner(&self) -> Result<&Group> {
+        let group = self.store.owner()?;
+        if group.has_tap(self.info.id) {
+            return Err(Error::InvalidArgument(format!(
+                "volume {} is captured by a tap; write to its source",
+                self.info.name
+            )));
+        }
+        Ok(group)
     }
 
     fn range_of(&self, offset: u64, length: u64, length_max: u64) -> Result<SectorRange> {

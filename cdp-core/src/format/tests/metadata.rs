@@ -3,6 +3,8 @@
 use super::assert_cuts_are_refused;
 use crate::{
     bookmark::{Bookmark, BookmarkKind},
+    catalog::{GapReason, TapRecord},
+    error::SeqTime,
     format::{Malformed, meta::MetaRecord},
     limits::{
         APP_TYPE_BYTES_MAX, COMMENT_BYTES_MAX, COUNTER_END, NAME_BYTES_MAX, POLICY_BYTES_MAX,
@@ -81,6 +83,18 @@ fn records() -> impl Strategy<Value = MetaRecord> {
         names().prop_map(MetaRecord::BookmarkRemoved),
         (names(), any::<bool>()).prop_map(|(name, locked)| MetaRecord::BookmarkLocked { name, locked }),
         "\\PC{0,300}".prop_map(MetaRecord::PolicySet),
+        (0..volumes_max(), 0..COUNTER_END, any::<u64>(), 0..7_usize).prop_map(|(id, seq, time, reason)| {
+            let (volume, at) = (VolumeId::new(id), SeqTime { seq: Seq::new(seq), time: TimeNs::new(time) });
+            MetaRecord::GapOpened { volume, at, reason: GapReason::ALL[reason] }
+        }),
+        (0..volumes_max(), 0..COUNTER_END, 0..COUNTER_END, any::<u64>()).prop_map(|(id, opened, seq, time)| {
+            let (volume, at) = (VolumeId::new(id), SeqTime { seq: Seq::new(seq), time: TimeNs::new(time) });
+            MetaRecord::GapClosed { volume, opened: Seq::new(opened), at }
+        }),
+        (0..volumes_max(), 1..4_u8).prop_map(|(id, code)| MetaRecord::TapSet {
+            volume: VolumeId::new(id),
+            state: TapRecord::from_code(code).unwrap(),
+        }),
     ]
 }
 

@@ -1,7 +1,13 @@
-//! Drives the engine with a trace, inline.
+//! Drives the engine with a trace: [`inline`], or through a tap beside a file that stands for the production disk ([`tapped`]).
 //!
 //! Invariant *nothing early*: a trace whose first line lies before the newest write is refused before anything is written.
 //! A line that cannot be carried out ends the replay with its number; the lines before it are made durable and stay.
+
+mod inline;
+mod tapped;
+
+use inline::Inline;
+use tapped::Tapped;
 
 use super::{
     execute::Events,
@@ -12,14 +18,13 @@ use crate::{
     output::{ReplayDocument, to_float},
 };
 use cdp_core::{
-    Error, NewBookmark, Store, Volume,
+    NewBookmark, Store, Volume,
     limits::WRITE_BYTES_MAX,
     text::format_time,
     trace::{Fill, TraceFormat, TraceLine, TraceOp, TraceReader},
     units::{Seq, TimeNs},
 };
 use std::{
-    collections::HashMap,
     fs::File,
     io::{self, BufReader, Read},
     path::Path,
@@ -61,9 +66,22 @@ pub fn replay(store: &Store, request: &ReplayRequest, events: &mut dyn Events) -
     if let Some(Ok(first)) = lines.peek() {
         refuse_early(store, first, path)?;
     }
-    let mut replayer = Replayer::new(store, request)?;
-    let started = Instant::now();
     let interrupt = events.interrupt();
+    let first_volume = lines.peek().and_then(|line| line.as_ref().ok()).map(|line| Arc::clone(&line.volume));
+    let mut sink: Box<dyn Sink> = match &request.tap {
+        None => Box::new(Inline::new(store, target_of(store, request)?)),
+        Some(tap) => {
+            let (target, named) = match (target_of(store, request)?, first_volume) {
+                (Some(target), _) => (target, false),
+                (None, Some(name)) => (store.volume(Some(&name))?, true),
+                (None, None) => (store.volume(None)?, true),
+            };
+            Box::new(Tapped::begin(store, target, named, tap, &interrupt)?)
+        }
+    };
+    let first_captured = store.newest().seq.next();
+    let mut replayer = Replayer::new(store, request, &mut *sink);
+    let started = Instant::now();
     let mut outcome = Ok(());
     for line in lines {
         let number = line.as_ref().map_or(0, |line| line.line_number);
@@ -82,12 +100,59 @@ pub fn replay(store: &Store, request: &ReplayRequest, events: &mut dyn Events) -
             events.progress(read_bytes.load(Ordering::Relaxed), trace_bytes);
         }
     }
+    let counts = replayer.counts;
     let flushed = store.flush();
+    let ended = sink.end(&interrupt);
     let elapsed = started.elapsed().as_secs_f64();
     outcome?;
     flushed?;
+    ended?;
     let gaps = store.timeline()?.gaps.len().saturating_sub(gaps_before);
-    Ok(replayer.document(elapsed, store.stats()?.stored_bytes, gaps))
+    let counts = match &request.tap {
+        None => counts,
+        // A tap gives seqs when it takes writes over.
+        Some(_) => {
+            let last = store.newest().seq;
+            let some = last >= first_captured;
+            Counts { first_seq: some.then_some(first_captured), last_seq: some.then_some(last), ..counts }
+        }
+    };
+    Ok(counts.document(elapsed, store.stats()?.stored_bytes, gaps))
+}
+
+/// The volume that all lines go to, if there is one.
+fn target_of(store: &Store, request: &ReplayRequest) -> Outcome<Option<Volume>> {
+    Ok(match (&request.volume, request.format) {
+        (Some(name), _) => Some(store.volume(Some(name))?),
+        // The lines name no volume, so the rule for commands applies: the first one.
+        (None, FormatText::Msr) => Some(store.volume(None)?),
+        (None, FormatText::Csv) => None,
+    })
+}
+
+/// Where lines go.
+trait Sink {
+    /// Writes data; returns the seq it took, where that is known.
+    fn write(&mut self, line: &TraceLine, offset: u64, data: &[u8]) -> Outcome<Option<Seq>>;
+    /// Writes zeroes.
+    fn zero(&mut self, line: &TraceLine, offset: u64, length: u64) -> Outcome<Option<Seq>>;
+    /// Discards.
+    fn discard(&mut self, line: &TraceLine, offset: u64, length: u64) -> Outcome<Option<Seq>>;
+    /// Makes what was written durable where the application would.
+    fn flush(&mut self, line: &TraceLine) -> Outcome;
+    /// Checks the volume of a line.
+    fn check(&mut self, line: &TraceLine) -> Outcome;
+    /// The last line is done.
+    fn end(self: Box<Self>, interrupt: &crate::interrupt::Interrupt) -> Outcome;
+}
+
+/// What was replayed.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    writes: u64,
+    bytes: u64,
+    first_seq: Option<Seq>,
+    last_seq: Option<Seq>,
 }
 
 /// Refuses a trace that begins before the newest write of the store.
@@ -107,27 +172,20 @@ fn refuse_early(store: &Store, first: &TraceLine, path: &Path) -> Outcome {
 
 /// Carries out lines.
 struct Replayer<'a> {
-    targets: Targets<'a>,
+    store: &'a Store,
+    sink: &'a mut dyn Sink,
     fill: Fill,
     real_time: bool,
     first_time: Option<TimeNs>,
     buf: Vec<u8>,
-    writes: u64,
-    bytes: u64,
-    first_seq: Option<Seq>,
-    last_seq: Option<Seq>,
+    counts: Counts,
 }
 
 impl<'a> Replayer<'a> {
-    fn new(store: &'a Store, request: &ReplayRequest) -> Outcome<Self> {
-        let target = match (&request.volume, request.format) {
-            (Some(name), _) => Some(store.volume(Some(name))?),
-            // The lines name no volume, so the rule for commands applies: the first one.
-            (None, FormatText::Msr) => Some(store.volume(None)?),
-            (None, FormatText::Csv) => None,
-        };
-        Ok(Self {
-            targets: Targets { store, target, volumes: HashMap::new() },
+    fn new(store: &'a Store, request: &ReplayRequest, sink: &'a mut dyn Sink) -> Self {
+        Self {
+            store,
+            sink,
             fill: match request.fill {
                 FillText::Stamp => Fill::Stamp,
                 FillText::Random => Fill::Random,
@@ -136,11 +194,8 @@ impl<'a> Replayer<'a> {
             real_time: request.real_time,
             first_time: None,
             buf: Vec::new(),
-            writes: 0,
-            bytes: 0,
-            first_seq: None,
-            last_seq: None,
-        })
+            counts: Counts::default(),
+        }
     }
 
     /// Waits until the time of the line has come, when the replay keeps the pace of the trace.
@@ -171,37 +226,31 @@ impl<'a> Replayer<'a> {
                     self.buf.resize(length.next_power_of_two().min(most).max(length), 0);
                 }
                 self.fill.fill(*offset, line.counted, &mut self.buf[..length]);
-                let volume = self.targets.volume(line)?;
-                volume.write_at_time(*offset, &self.buf[..length], line.time)?
+                self.sink.write(line, *offset, &self.buf[..length])?
             }
-            TraceOp::Zero { offset, length } => {
-                self.targets.volume(line)?.write_zeroes(*offset, *length, Some(line.time))?
-            }
-            TraceOp::Discard { offset, length } => {
-                self.targets.volume(line)?.discard(*offset, *length, Some(line.time))?
-            }
-            TraceOp::Flush => {
-                self.targets.volume(line)?.flush()?;
-                return Ok(());
-            }
+            TraceOp::Zero { offset, length } => self.sink.zero(line, *offset, *length)?,
+            TraceOp::Discard { offset, length } => self.sink.discard(line, *offset, *length)?,
+            TraceOp::Flush => return self.sink.flush(line),
             TraceOp::Bookmark(name) => {
-                self.targets.volume(line)?;
+                self.sink.check(line)?;
                 return self.bookmark(name, line.time);
             }
         };
-        self.first_seq.get_or_insert(seq);
-        self.last_seq = Some(seq);
-        self.writes += 1;
-        self.bytes += line.op.range().map_or(0, |(_, length)| length);
+        self.counts.first_seq = self.counts.first_seq.or(seq);
+        self.counts.last_seq = seq.or(self.counts.last_seq);
+        self.counts.writes += 1;
+        self.counts.bytes += line.op.range().map_or(0, |(_, length)| length);
         Ok(())
     }
 
     fn bookmark(&self, name: &str, time: TimeNs) -> Outcome {
         let new = NewBookmark { time: Some(time), ..NewBookmark::named(name) };
-        self.targets.store.add_bookmark(&new)?;
+        self.store.add_bookmark(&new)?;
         Ok(())
     }
+}
 
+impl Counts {
     fn document(&self, seconds: f64, stored_bytes: u64, gaps: usize) -> ReplayDocument {
         let rate = |count: u64| if seconds > 0.0 { to_float(count) / seconds } else { 0.0 };
         ReplayDocument {
@@ -215,33 +264,6 @@ impl<'a> Replayer<'a> {
             stored_bytes,
             gaps: u64::try_from(gaps).unwrap_or(u64::MAX),
         }
-    }
-}
-
-/// Finds the volume of a line.
-struct Targets<'a> {
-    store: &'a Store,
-    /// Where all lines go, when that was asked for.
-    target: Option<Volume>,
-    volumes: HashMap<Arc<str>, Volume>,
-}
-
-impl Targets<'_> {
-    fn volume(&mut self, line: &TraceLine) -> Outcome<&Volume> {
-        if let Some(target) = &self.target {
-            return Ok(target);
-        }
-        if !self.volumes.contains_key(&line.volume) {
-            let volume = self.store.volume(Some(&line.volume)).map_err(|error| match error {
-                Error::NotFound { .. } => Failure::new(format!(
-                    "the store has no volume {:?}; --volume NAME sends all lines to one volume",
-                    &*line.volume
-                )),
-                error => error.into(),
-            })?;
-            self.volumes.insert(Arc::clone(&line.volume), volume);
-        }
-        Ok(&self.volumes[&line.volume])
     }
 }
 

@@ -1,0 +1,118 @@
+//! Events: what the host should know without asking, in a bounded row that it polls.
+//!
+//! When the host does not poll, the oldest events are dropped and counted; nothing waits for it.
+
+use crate::{
+    catalog::GapReason,
+    error::SeqTime,
+    limits::EVENTS_MAX,
+    units::TimeNs,
+};
+use parking_lot::Mutex;
+use std::{collections::VecDeque, fmt};
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A gap opened on the timeline of a volume: it is captured by dirty blocks only.
+    GapOpened {
+        /// The volume.
+        volume: String,
+        /// The first state that cannot be opened.
+        at: SeqTime,
+        /// Why.
+        reason: GapReason,
+    },
+    /// A gap closed: the volume is captured whole again.
+    GapClosed {
+        /// The volume.
+        volume: String,
+        /// The first state that can be opened again.
+        at: SeqTime,
+    },
+    /// Captured writes could not be taken over into the journal. They are kept, and taken over when the store can write again.
+    StoreFailed(String),
+    /// The journal takes writes again.
+    StoreRecovered,
+    /// The source of a resync could not be read; it is tried again.
+    SourceFailed {
+        /// The volume.
+        volume: String,
+        /// What it said.
+        error: String,
+    },
+    /// A producer reserved room and did not come back; what it writes is marked.
+    ProducerStalled,
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::GapOpened { volume, at, reason } => {
+                write!(f, "a gap opened on volume {volume} at seq:{} ({reason})", at.seq)
+            }
+            Self::GapClosed { volume, at } => {
+                write!(f, "volume {volume} is captured whole again from seq:{}", at.seq)
+            }
+            Self::StoreFailed(error) => write!(f, "captured writes wait for the store: {error}"),
+            Self::StoreRecovered => f.write_str("the store takes captured writes again"),
+            Self::SourceFailed { volume, error } => write!(f, "the source of volume {volume}: {error}"),
+            Self::ProducerStalled => f.write_str("a producer stalled; its range is copied later"),
+        }
+    }
+}
+
+/// An event with its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When, by the clock of the host.
+    pub time: TimeNs,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// The row of events.
+#[derive(Debug, Default)]
+pub(crate) struct Events(Mutex<Row>);
+
+#[derive(Debug, Default)]
+struct Row {
+    events: VecDeque<Event>,
+    dropped: u64,
+}
+
+impl Events {
+    /// Adds an event.
+    pub fn push(&self, time: TimeNs, kind: EventKind) {
+        let mut row = self.0.lock();
+        if row.events.len() == EVENTS_MAX {
+            row.events.pop_front();
+            row.dropped += 1;
+        }
+        row.events.push_back(Event { time, kind });
+    }
+
+    /// Takes all events, oldest first, and the number of those that were dropped since the last call.
+    pub fn take(&self) -> (Vec<Event>, u64) {
+        let mut row = self.0.lock();
+        (row.events.drain(..).collect(), std::mem::take(&mut row.dropped))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the row is bounded and says what it dropped. Method: at the bound, and one past it.
+    #[test]
+    fn the_oldest_events_go_first_and_are_counted() {
+        let events = Events::default();
+        for time in 0..=u64::try_from(EVENTS_MAX).unwrap() {
+            events.push(TimeNs::new(time), EventKind::StoreRecovered);
+        }
+        let (taken, dropped) = events.take();
+        assert_eq!((taken.len(), dropped, taken[0].time), (EVENTS_MAX, 1, TimeNs::new(1)));
+        assert_eq!(events.take(), (Vec::new(), 0));
+    }
+}

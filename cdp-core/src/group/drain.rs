@@ -1,0 +1,380 @@
+//! The drain: takes captured writes out of the pool in their order, appends them, and opens and closes gaps in between.
+//!
+//! It works under the turn, so inline writes, bookmarks and captured writes make one row: whoever takes the turn first drains what was
+//! reserved before, and comes behind it.
+
+use super::{
+    Group,
+    append::{SeqRule, Stamp, Turn},
+};
+use crate::{
+    bookmark::{Bookmark, BookmarkKind},
+    capture::{
+        Capture, Mode,
+        pool::{Kind, Next, SetAside, Taken, Write},
+        tap::{TapState, Wish},
+    },
+    catalog::{GapReason, TapRecord},
+    dirty_map::ByteRange,
+    error::{Error, Result, SeqTime},
+    event::EventKind,
+    format::meta::MetaRecord,
+    journal::{PreparedWrite, WriteKind},
+    units::{SECTOR_BYTES, Sector, SectorRange, TimeNs, VolumeId},
+};
+use std::sync::Arc;
+
+/// How long the drain waits for a producer that reserved room and did not come back, nanoseconds.
+pub(crate) const STALL_NS_MAX: u64 = 1_000_000_000;
+
+/// A captured write that has left the pool and could not be appended yet.
+#[derive(Debug)]
+struct Held {
+    write: Write,
+    order: u64,
+    data: Vec<u8>,
+}
+
+impl Held {
+    fn of(taken: &Taken<'_>) -> Self {
+        Self {
+            write: taken.write(),
+            order: taken.position().order,
+            data: taken.parts().collect::<Vec<_>>().concat(),
+        }
+    }
+}
+
+/// How far a drain goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// All that is complete now, without waiting.
+    Complete,
+    /// All frames up to this one, waiting for producers that are at it.
+    Behind(u64),
+}
+
+/// What the drain has found out so far.
+#[derive(Debug, Default)]
+pub(crate) struct DrainState {
+    /// When a producer was first seen to be late, by the clock of the host.
+    waiting_since: Option<TimeNs>,
+    /// Whether the last drain failed.
+    failing: bool,
+    /// What the last drain could not append.
+    held: Option<Held>,
+}
+
+impl Group {
+    /// Takes over everything that was captured before this call. Nothing happens in a group without taps.
+    ///
+    /// # Errors
+    /// Those of appending. What was not taken over stays in the pool, and every tap marks from then on.
+    pub(super) fn drain_captured(&self, turn: &Turn<'_>) -> Result<()> {
+        let Some(capture) = self.capture() else { return Ok(()) };
+        let behind = capture.pool.boundary();
+        self.drain(turn, &capture, Reach::Behind(behind))
+    }
+
+    /// Takes over what is complete, without waiting for anybody. Returns whether there was anything.
+    ///
+    /// # Errors
+    /// As [`Group::drain_captured`].
+    pub fn drain_complete(&self) -> Result<bool> {
+        let Some(capture) = self.capture() else { return Ok(false) };
+        if capture.pool.is_idle() && !capture.has_wishes() && !self.drain_state.lock().failing {
+            return Ok(false);
+        }
+        let turn = self.take_turn();
+        self.drain(&turn, &capture, Reach::Complete)?;
+        Ok(true)
+    }
+
+    fn drain(&self, turn: &Turn<'_>, capture: &Capture, reach: Reach) -> Result<()> {
+        let outcome = self.drain_until(turn, capture, reach);
+        if let Err(error) = &outcome {
+            let time = self.append.lock().newest_time;
+            capture.degrade_all(time, GapReason::StoreFailure);
+            if !std::mem::replace(&mut self.drain_state.lock().failing, true) {
+                self.events.push(self.shared.clock.now(), EventKind::StoreFailed(error.to_string()));
+            }
+        } else if std::mem::take(&mut self.drain_state.lock().failing) {
+            self.events.push(self.shared.clock.now(), EventKind::StoreRecovered);
+        }
+        outcome
+    }
+
+    fn drain_until(&self, turn: &Turn<'_>, capture: &Capture, reach: Reach) -> Result<()> {
+        self.append_held(turn, capture)?;
+        let mut consumer = loop {
+            // With the turn held, only a short look at whether the pool is idle can be in the way.
+            match capture.pool.consumer() {
+                Some(consumer) => break consumer,
+                None => std::thread::yield_now(),
+            }
+        };
+        loop {
+            let order = consumer.order();
+            self.open_gaps(turn, capture, |wish| wish.behind < order)?;
+            if matches!(reach, Reach::Behind(behind) if order > behind) {
+                return Ok(());
+            }
+            match consumer.next() {
+                Next::Item(taken) => {
+                    let outcome = self.take_over(turn, capture, &taken);
+                    if let Err(error) = outcome {
+                        // It has left the pool: it is kept until the store takes it.
+                        self.drain_state.lock().held = Some(Held::of(&taken));
+                        return Err(error);
+                    }
+                    self.drain_state.lock().waiting_since = None;
+                    continue;
+                }
+                Next::Waiting(_) => {}
+                Next::Empty => {
+                    // Whatever was wished for until now lies behind everything that was there.
+                    let behind = capture.pool.boundary();
+                    return self.open_gaps(turn, capture, |wish| wish.behind <= behind && order > behind);
+                }
+            }
+            if self.is_stalled() {
+                self.drain_state.lock().waiting_since = None;
+                self.give_up(capture, consumer.set_aside());
+            } else if reach == Reach::Complete {
+                return Ok(());
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Appends a write that was taken from the pool, behind the gaps that belong before it.
+    fn take_over(&self, turn: &Turn<'_>, capture: &Capture, taken: &Taken<'_>) -> Result<()> {
+        // A wish that was placed before this write was begun is seen here, since the write is seen.
+        let order = taken.position().order;
+        self.open_gaps(turn, capture, |wish| wish.behind < order)?;
+        let joined;
+        let mut parts = taken.parts();
+        let first = parts.next().unwrap_or(&[]);
+        let data = match parts.next() {
+            None => first,
+            Some(second) => {
+                joined = [first, second].into_iter().chain(parts).collect::<Vec<_>>().concat();
+                &joined
+            }
+        };
+        self.append_captured(turn, taken.write(), data)
+    }
+
+    /// Appends the write that an earlier drain could not.
+    fn append_held(&self, turn: &Turn<'_>, capture: &Capture) -> Result<()> {
+        let Some(held) = self.drain_state.lock().held.take() else { return Ok(()) };
+        let outcome = self
+            .open_gaps(turn, capture, |wish| wish.behind < held.order)
+            .and_then(|()| self.append_captured(turn, held.write, &held.data));
+        if outcome.is_err() {
+            self.drain_state.lock().held = Some(held);
+        }
+        outcome
+    }
+
+    fn is_stalled(&self) -> bool {
+        let now = self.shared.clock.now();
+        let mut state = self.drain_state.lock();
+        let since = *state.waiting_since.get_or_insert(now);
+        now.get().abs_diff(since.get()) >= STALL_NS_MAX
+    }
+
+    /// Goes on without a producer that is late: what it may have written is marked.
+    fn give_up(&self, capture: &Capture, late: SetAside) {
+        let newest = self.append.lock().newest_time;
+        let taps = capture.taps();
+        let boundary = || capture.pool.boundary();
+        match late {
+            SetAside::Nothing => return,
+            SetAside::Described(write) => {
+                let range = ByteRange::new(write.offset, write.length);
+                for tap in taps.iter().filter(|tap| u32::from(tap.volume().get()) == write.volume) {
+                    tap.mark(range, newest, GapReason::Stalled, &capture.wishes, boundary);
+                }
+            }
+            // It had not even said what it writes: it may be anything.
+            SetAside::Unknown => {
+                for tap in taps.iter() {
+                    tap.degrade(newest, GapReason::Stalled, &capture.wishes, capture.pool.boundary());
+                    tap.map().set_all();
+                }
+            }
+        }
+        self.events.push(self.shared.clock.now(), EventKind::ProducerStalled);
+    }
+
+    fn append_captured(&self, turn: &Turn<'_>, write: Write, data: &[u8]) -> Result<()> {
+        let volume = VolumeId::new(u16::try_from(write.volume).expect("taps number volumes by their ids"));
+        let range = SectorRange {
+            start: Sector::new(write.offset / SECTOR_BYTES),
+            sectors: write.length / SECTOR_BYTES,
+        };
+        let prepared = match write.kind {
+            Kind::Data => PreparedWrite::data(volume, range, data, self.shared.key),
+            Kind::Zero => PreparedWrite::range(volume, range, WriteKind::Zero),
+            Kind::Discard => PreparedWrite::range(volume, range, WriteKind::Discard),
+        };
+        self.append_in_turn(turn, &prepared, Stamp::Captured(write.time), SeqRule::Next).map(|_| ())
+    }
+
+    /// Opens the gaps that taps wish for.
+    fn open_gaps(&self, turn: &Turn<'_>, capture: &Capture, due: impl Fn(&Wish) -> bool) -> Result<()> {
+        if !capture.has_wishes() {
+            return Ok(());
+        }
+        for tap in capture.taps().iter() {
+            if let Some(wish) = tap.wished().filter(&due) {
+                if tap.gap_is_open() {
+                    tap.drop_wish(&capture.wishes);
+                } else {
+                    self.open_gap(turn, tap.volume(), wish.time, wish.reason, &[])?;
+                    tap.gap_opened(&capture.wishes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a gap on the timeline of a volume, with further records in the same step. Not yet durable.
+    pub(super) fn open_gap(
+        &self,
+        turn: &Turn<'_>,
+        volume: VolumeId,
+        time: TimeNs,
+        reason: GapReason,
+        more: &[MetaRecord],
+    ) -> Result<SeqTime> {
+        let (at, _) = self.append_marked(turn, volume, time, |at| {
+            std::iter::once(MetaRecord::GapOpened { volume, at, reason }).chain(more.iter().cloned()).collect()
+        })?;
+        let volume = self.name_of(volume);
+        self.events.push(self.shared.clock.now(), EventKind::GapOpened { volume, at, reason });
+        Ok(at)
+    }
+
+    fn name_of(&self, volume: VolumeId) -> String {
+        self.catalog.read().volume(volume).map_or_else(|| volume.to_string(), |info| info.name.clone())
+    }
+
+    /// Ends the gap of a tap if nothing is dirty any more: a seq of its own that is exact again, and a system bookmark that names it,
+    /// durable when this returns true.
+    ///
+    /// # Errors
+    /// Those of appending; the gap stays open.
+    pub fn close_gap(&self, tap: &Arc<TapState>) -> Result<bool> {
+        let Some(capture) = self.capture() else { return Ok(false) };
+        let frame = {
+            let turn = self.take_turn();
+            self.drain(&turn, &capture, Reach::Behind(capture.pool.boundary()))?;
+            let volume = tap.volume();
+            let opened = self.catalog.read().gaps(volume).and_then(|gaps| gaps.open()).map(|gap| gap.opened.seq);
+            if !tap.finish() {
+                return Ok(false);
+            }
+            let Some(opened) = opened else { return Ok(true) };
+            let name = self.name_of(volume);
+            let time = tap.newest_marked();
+            let closed = self.append_marked(&turn, volume, time, |at| {
+                vec![
+                    MetaRecord::GapClosed { volume, opened, at },
+                    MetaRecord::BookmarkAdded(end_of_gap(&name, at)),
+                ]
+            });
+            match closed {
+                Ok((at, frame)) => {
+                    self.events.push(self.shared.clock.now(), EventKind::GapClosed { volume: name, at });
+                    frame
+                }
+                Err(error) => {
+                    tap.reopen();
+                    return Err(error);
+                }
+            }
+        };
+        self.seal_below(frame.next());
+        self.wait_durable(frame.next())?;
+        Ok(true)
+    }
+
+    /// Puts a tap to work. `differs`: why the volume may differ from its source.
+    pub fn attach_tap(
+        &self,
+        capture: &Capture,
+        tap: &Arc<TapState>,
+        differs: Option<GapReason>,
+    ) -> Result<()> {
+        let volume = tap.volume();
+        let attached = MetaRecord::TapSet { volume, state: TapRecord::Attached };
+        let frame = {
+            let turn = self.take_turn();
+            self.drain(&turn, capture, Reach::Behind(capture.pool.boundary()))?;
+            if capture.tap(volume).is_some() {
+                return Err(Error::Exists { what: "tap of volume", name: self.name_of(volume) });
+            }
+            let open = self.catalog.read().gaps(volume).is_some_and(|gaps| gaps.open().is_some());
+            let frame = match differs.filter(|_| !open) {
+                Some(reason) => {
+                    let time = self.append.lock().newest_time;
+                    self.open_gap(&turn, volume, time, reason, &[attached])?;
+                    self.appended_below()
+                }
+                None => self.append_records(&turn, vec![attached], None)?.next(),
+            };
+            capture.add(tap.clone());
+            frame
+        };
+        self.seal_below(frame);
+        self.wait_durable(frame).inspect_err(|_| capture.remove(volume))
+    }
+
+    /// Takes a tap off: what it captured is durable then, and whether the volume equals its source is recorded.
+    pub fn detach_tap(&self, capture: &Capture, tap: &Arc<TapState>) -> Result<()> {
+        let volume = tap.volume();
+        let frame = {
+            let turn = self.take_turn();
+            self.drain(&turn, capture, Reach::Behind(capture.pool.boundary()))?;
+            let equal = tap.mode() == Mode::Data && tap.wished().is_none() && tap.map().is_empty();
+            let state = if equal { TapRecord::Equal } else { TapRecord::Differs };
+            self.append_records(&turn, vec![MetaRecord::TapSet { volume, state }], None)?.next()
+        };
+        self.seal_below(frame);
+        self.wait_durable(frame)?;
+        capture.remove(volume);
+        Ok(())
+    }
+
+    /// The volumes of the group whose newest state is not exact. Called with the turn held.
+    pub fn inexact_volumes(&self) -> Vec<String> {
+        let catalog = self.catalog.read();
+        let taps = self.capture().map(|capture| capture.taps()).unwrap_or_default();
+        let in_gap = |volume: VolumeId| {
+            let tap = taps.iter().find(|tap| tap.volume() == volume);
+            catalog.gaps(volume).is_some_and(|gaps| gaps.open().is_some())
+                || tap.is_some_and(|tap| tap.mode() != Mode::Data)
+        };
+        catalog.volumes().filter(|info| in_gap(info.id)).map(|info| info.name.clone()).collect()
+    }
+}
+
+/// The bookmark at the end of a gap.
+fn end_of_gap(volume: &str, at: SeqTime) -> Bookmark {
+    // Names are bounded, and so the beginning of a volume's name will do; the seq makes it unique.
+    let volume = &volume[..volume.len().min(64)];
+    Bookmark {
+        name: format!("gap-end.{volume}.{:020}", at.seq.get()),
+        kind: BookmarkKind::System,
+        app: None,
+        comment: Some("captured whole again from here on".into()),
+        seq: at.seq,
+        time: at.time,
+        locked: false,
+        expires: None,
+        inexact_volumes: Vec::new(),
+    }
+}

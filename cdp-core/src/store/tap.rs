@@ -1,0 +1,333 @@
+//! Taps: capture beside a production disk.
+//!
+//! The host writes to its disk and, when a write is complete, hands it to [`Tap::capture`], before it acknowledges it. That costs a copy
+//! into a pool of memory: it never waits, allocates, or calls the storage, and it cannot fail production. What the store cannot keep up
+//! with is marked in a dirty map and copied from the source later; the timeline says which part is missing.
+
+use super::Store;
+use crate::{
+    capture::{
+        Capture, Captured, Mode,
+        pool::{Content, Item, Pool, PoolOptions},
+        tap::TapState,
+    },
+    catalog::{GapReason, TapRecord, VolumeInfo},
+    dirty_map::{ByteRange, DirtyMap, Granularity},
+    error::{Error, Result},
+    event::{Event, EventKind},
+    limits::{POOL_FRAMES, WRITE_BYTES_MAX},
+    resync::{Resync, ResyncCounts, SourceReader, Step},
+    units::{TimeNs, len_u64},
+};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::{
+    io::IoSlice,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// What the host knows of the source when a tap begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceState {
+    /// Nothing: what the store recorded when the last tap ended counts, and without such a record everything may differ.
+    AsRecorded,
+    /// The source and the newest state of the volume are equal, for instance both are new. Not believed after an unclean end.
+    Equal,
+    /// Anything may differ: the source was changed while no tap watched it.
+    Unknown,
+}
+
+/// How a tap is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct TapOptions {
+    /// What is known of the source.
+    pub source: SourceState,
+    /// Frames of 1 MiB of the pool, which all taps of a store share; the first tap decides. Default 64.
+    pub pool_frames: usize,
+    /// Bytes that a bit of the dirty map stands for, a power of two from 4 KiB to 1 MiB; `None`: by the size of the volume.
+    pub granularity: Option<u64>,
+}
+
+impl Default for TapOptions {
+    fn default() -> Self {
+        Self { source: SourceState::AsRecorded, pool_frames: POOL_FRAMES, granularity: None }
+    }
+}
+
+/// Figures of a tap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TapStats {
+    /// How writes are taken now.
+    pub mode: Mode,
+    /// Bytes that are known to differ from the source.
+    pub dirty_bytes: u64,
+    /// Writes captured whole.
+    pub whole: u64,
+    /// Writes that only marked.
+    pub marked: u64,
+    /// Gaps opened.
+    pub gaps: u64,
+    /// Captured bytes that wait in the pool, of all taps of the store.
+    pub pool_bytes: u64,
+    /// The resync.
+    pub resync: ResyncCounts,
+}
+
+/// A tap on a volume. Cheap to clone; any threads at once.
+#[derive(Clone)]
+pub struct Tap {
+    store: Store,
+    info: VolumeInfo,
+    capture: Arc<Capture>,
+    state: Arc<TapState>,
+    resync: Arc<Mutex<Resync>>,
+}
+
+impl Store {
+    /// Begins to capture a volume beside its source. Durable when this returns: from now on, and until [`Tap::detach`], an unclean end is
+    /// known to have left the store behind the source. While the two differ, a gap is open on the timeline and resync closes it.
+    ///
+    /// # Errors
+    /// `NotFound`; `Exists` when the volume has a tap; `InvalidArgument` for the options; `Io` when memory cannot be reserved; those of
+    /// appending.
+    pub fn tap(&self, volume: &str, source: Arc<dyn SourceReader>, options: TapOptions) -> Result<Tap> {
+        let info = self.volume(Some(volume))?.info().clone();
+        let group = self.owner()?;
+        let granularity = match options.granularity {
+            Some(bytes) => Granularity::new(bytes)?,
+            None => Granularity::for_size(info.bytes),
+        };
+        let map = DirtyMap::new(info.bytes, granularity)?;
+        let reserve = |error| Error::io("reserve", "the memory of a tap", error);
+        let capture = group.capture_or_insert(|| {
+            let pool = Pool::new(PoolOptions { frames: options.pool_frames }).map_err(|error| {
+                if error.kind() == std::io::ErrorKind::InvalidInput {
+                    Error::InvalidArgument(error.to_string())
+                } else {
+                    reserve(error)
+                }
+            })?;
+            Ok(Capture::new(pool))
+        })?;
+        let reason = self.differs_because(&info, options.source);
+        if reason.is_some() {
+            map.set_all();
+        }
+        let state = Arc::new(TapState::new(info.id, map, reason.is_some()));
+        let resync = Resync::new(state.clone(), source, info.bytes).map_err(reserve)?;
+        group.attach_tap(&capture, &state, reason)?;
+        let resync = Arc::new(Mutex::new(resync));
+        self.inner.resyncs.lock().push(resync.clone());
+        Ok(Tap { store: self.clone(), info, capture, state, resync })
+    }
+
+    /// Why the volume may differ from its source; `None` when it is equal.
+    fn differs_because(&self, info: &VolumeInfo, source: SourceState) -> Option<GapReason> {
+        let catalog = self.inner.group.catalog.read();
+        let open = catalog.gaps(info.id).and_then(|gaps| gaps.open()).map(|gap| gap.reason);
+        match (catalog.tap(info.id), source) {
+            (Some(TapRecord::Attached), _) => Some(GapReason::Unclean),
+            (Some(TapRecord::Differs), _) => Some(open.unwrap_or(GapReason::Host)),
+            _ if open.is_some() => open,
+            (_, SourceState::Equal) | (Some(TapRecord::Equal), SourceState::AsRecorded) => None,
+            (Some(TapRecord::Equal), SourceState::Unknown) => Some(GapReason::Host),
+            (None, _) => Some(GapReason::Initial),
+        }
+    }
+
+    /// Takes over what was captured and does one piece of resync for each tap. Returns whether there was anything to do.
+    ///
+    /// # Errors
+    /// The first failure; the others went on, and a later step tries again.
+    pub(super) fn step_taps(&self) -> Result<bool> {
+        let drained = self.owner()?.drain_complete();
+        let resynced = self.step_resyncs();
+        Ok(drained? | resynced?)
+    }
+
+    pub(super) fn step_resyncs(&self) -> Result<bool> {
+        let group = self.owner()?;
+        let Some(capture) = group.capture() else { return Ok(false) };
+        let mut busy = false;
+        let mut outcome = Ok(());
+        for resync in self.inner.resyncs.lock().clone() {
+            let mut resync = resync.lock();
+            match resync.step(group, &capture) {
+                Ok(step) => busy |= step != Step::Idle,
+                Err(error) => {
+                    if matches!(&error, Error::Io { target, .. } if target == "the source of the resync") {
+                        let volume = resync.tap().volume();
+                        let name = group.catalog.read().volume(volume).map(|info| info.name.clone());
+                        let kind = EventKind::SourceFailed {
+                            volume: name.unwrap_or_default(),
+                            error: error.to_string(),
+                        };
+                        group.events.push(group.shared.clock.now(), kind);
+                    }
+                    outcome = outcome.and(Err(error));
+                }
+            }
+        }
+        outcome.map(|()| busy)
+    }
+
+    /// Takes the events since the last call, oldest first, and the number of those that were dropped because nobody took them.
+    pub fn take_events(&self) -> (Vec<Event>, u64) {
+        self.inner.group.events.take()
+    }
+}
+
+impl Tap {
+    /// The name of its volume.
+    pub fn volume(&self) -> &str {
+        &self.info.name
+    }
+
+    /// Takes one write that has completed on the source, dated now. `offset` and the length are multiples of 512, the length at most
+    /// 16 MiB. Call it before the write is acknowledged to the application; the order of calls is the order of writes. It never waits
+    /// and never fails on the store's account.
+    ///
+    /// # Errors
+    /// `Unaligned`, `OutOfRange`, `InvalidArgument` for a length: nothing was captured or marked. `Closed` after [`Tap::detach`].
+    pub fn capture(&self, offset: u64, data: &[u8]) -> Result<Captured> {
+        self.capture_at(offset, data, self.now())
+    }
+
+    /// As [`Tap::capture`], dated by the caller.
+    ///
+    /// # Errors
+    /// As [`Tap::capture`].
+    pub fn capture_at(&self, offset: u64, data: &[u8], time: TimeNs) -> Result<Captured> {
+        self.take(offset, len_u64(data.len()), WRITE_BYTES_MAX, time, Content::Copied(&[IoSlice::new(data)]))
+    }
+
+    /// As [`Tap::capture_at`], from several buffers, which together are one write.
+    ///
+    /// # Errors
+    /// As [`Tap::capture`].
+    pub fn capture_vectored(&self, offset: u64, parts: &[IoSlice<'_>], time: TimeNs) -> Result<Captured> {
+        let length = parts.iter().map(|part| len_u64(part.len())).fold(0, u64::saturating_add);
+        self.take(offset, length, WRITE_BYTES_MAX, time, Content::Copied(parts))
+    }
+
+    /// As [`Tap::capture_at`], without a copy: the buffer is handed over until it is in the journal.
+    ///
+    /// # Errors
+    /// As [`Tap::capture`].
+    pub fn capture_bytes(&self, offset: u64, mut data: Bytes, time: TimeNs) -> Result<Captured> {
+        self.take(offset, len_u64(data.len()), WRITE_BYTES_MAX, time, Content::Owned(&mut data))
+    }
+
+    /// Takes zeroes that were written over a range of any length.
+    ///
+    /// # Errors
+    /// As [`Tap::capture`].
+    pub fn write_zeroes(&self, offset: u64, length: u64, time: TimeNs) -> Result<Captured> {
+        self.take(offset, length, u64::MAX, time, Content::Zero { length })
+    }
+
+    /// Takes a discard of a range of any length, which reads as zeroes from then on.
+    ///
+    /// # Errors
+    /// As [`Tap::capture`].
+    pub fn discard(&self, offset: u64, length: u64, time: TimeNs) -> Result<Captured> {
+        self.take(offset, length, u64::MAX, time, Content::Discard { length })
+    }
+
+    /// Says that a range of the source may have changed without being captured, for instance by a write that failed. It is copied from
+    /// the source later, and the timeline has a gap until then.
+    ///
+    /// # Errors
+    /// As [`Tap::capture`].
+    pub fn mark(&self, offset: u64, length: u64, reason: GapReason) -> Result<()> {
+        self.check(offset, length, u64::MAX)?;
+        let range = ByteRange::new(offset, length);
+        let (capture, time) = (&self.capture, self.now());
+        self.state.mark(range, time, reason, &capture.wishes, || capture.pool.boundary());
+        Ok(())
+    }
+
+    /// Stops capturing whole: writes only mark until [`Tap::resume`].
+    pub fn suspend(&self) {
+        self.state.suspend(true);
+        if self.state.mode() != Mode::Bitmap {
+            let boundary = self.capture.pool.boundary();
+            self.state.degrade(self.now(), GapReason::Host, &self.capture.wishes, boundary);
+        }
+    }
+
+    /// Lets resync bring a suspended tap back.
+    pub fn resume(&self) {
+        self.state.suspend(false);
+    }
+
+    /// How writes are taken now.
+    pub fn mode(&self) -> Mode {
+        self.state.mode()
+    }
+
+    /// Whether the volume is captured whole and no gap is open or about to be.
+    pub fn is_whole(&self) -> bool {
+        self.state.mode() == Mode::Data && !self.state.gap_is_open() && self.state.wished().is_none()
+    }
+
+    /// What is known to differ from the source: ascending, merged.
+    pub fn dirty_extents(&self) -> Vec<ByteRange> {
+        self.state.map().extents().collect()
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> TapStats {
+        let map = self.state.map();
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        TapStats {
+            mode: self.state.mode(),
+            dirty_bytes: map.weight().saturating_mul(map.shape().granularity().bytes()).min(self.info.bytes),
+            whole: count(&self.state.counts.whole),
+            marked: count(&self.state.counts.marked),
+            gaps: count(&self.state.counts.gaps),
+            pool_bytes: self.capture.pool.statistics().bytes_waiting,
+            resync: self.resync.lock().counts,
+        }
+    }
+
+    /// Ends the tap: everything captured becomes durable, and whether the source and the volume are equal now is recorded. The caller has
+    /// stopped writing.
+    ///
+    /// # Errors
+    /// Those of appending; the tap stays.
+    pub fn detach(self) -> Result<()> {
+        let group = self.store.owner()?;
+        self.state.end();
+        let outcome = group.detach_tap(&self.capture, &self.state);
+        match &outcome {
+            Ok(()) => self.store.inner.resyncs.lock().retain(|resync| !Arc::ptr_eq(resync, &self.resync)),
+            Err(_) => self.state.end_failed(),
+        }
+        outcome
+    }
+
+    fn now(&self) -> TimeNs {
+        self.store.inner.group.shared.clock.now()
+    }
+
+    fn check(&self, offset: u64, length: u64, length_max: u64) -> Result<()> {
+        if self.state.is_ended() {
+            return Err(Error::InvalidArgument(format!("the tap of volume {} was taken off", self.info.name)));
+        }
+        super::check_range(&self.info, offset, length, length_max).map(|_| ())
+    }
+
+    fn take(
+        &self,
+        offset: u64,
+        length: u64,
+        length_max: u64,
+        time: TimeNs,
+        content: Content<'_>,
+    ) -> Result<Captured> {
+        self.check(offset, length, length_max)?;
+        let item = Item { volume: u32::from(self.info.id.get()), offset, time, content };
+        Ok(self.state.capture(&self.capture.pool, &self.capture.wishes, length, item))
+    }
+}

@@ -1,0 +1,7 @@
+//! The tap through the public interface, with real threads: capture beside a source that goes on being written.
+
+#![allow(clippy::unwrap_used)]
+
+mod healing;
+mod source;
+mod whole;
