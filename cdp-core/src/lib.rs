@@ -4,6 +4,7 @@
 //! [`Point`] (a time, a bookmark, a seq) resolves to one, and a [`Snapshot`] opens the volume as it was then.
 
 pub mod bookmark;
+mod capture;
 pub mod catalog;
 pub mod error;
 pub mod format;
