@@ -79,7 +79,7 @@ impl<'p> Consumer<'p> {
     }
 
     /// The next write in order, if it is complete. The one before is released.
-    #[expect(clippy::should_implement_trait, reason = "an item borrows the consumer")]
+    #[allow(clippy::should_implement_trait, reason = "an item borrows the consumer")]
     pub fn next(&mut self) -> Next<'_> {
         let mut cursor = self.cursor();
         cursor.release();

@@ -36,7 +36,10 @@ mod tests;
 pub use consumer::{Consumer, Next, SetAside, Stalled, Taken};
 
 use crate::{
-    limits::{FRAME_PAYLOAD_BYTES_MAX, POOL_FRAME_SLOTS, POOL_FRAMES, POOL_FRAMES_MAX, POOL_FRAMES_MIN},
+    limits::{
+        FRAME_PAYLOAD_BYTES_MAX, POOL_FRAME_SLOTS, POOL_FRAMES, POOL_FRAMES_MAX, POOL_FRAMES_MIN,
+        WRITE_BYTES_MAX,
+    },
     units::{SECTOR_BYTES, SECTOR_LEN, TimeNs, len_u64},
 };
 use bytes::Bytes;
@@ -49,7 +52,7 @@ use sync::{AtomicU64, Ordering};
 
 /// Most frames of one write: one of the largest size in frames of the usual size.
 const CHAIN_FRAMES_MAX: usize = 16;
-const _: () = assert!(CHAIN_FRAMES_MAX * FRAME_PAYLOAD_BYTES_MAX == crate::limits::WRITE_BYTES_MAX as usize);
+const _: () = assert!(len_u64(CHAIN_FRAMES_MAX * FRAME_PAYLOAD_BYTES_MAX) == WRITE_BYTES_MAX);
 #[expect(clippy::cast_possible_truncation, reason = "2048")]
 const FRAME_SECTORS: u32 = (FRAME_PAYLOAD_BYTES_MAX / SECTOR_LEN) as u32;
 const _: () = assert!(FRAME_SECTORS <= word::SECTORS_MAX && POOL_FRAME_SLOTS <= word::SLOTS_MAX);

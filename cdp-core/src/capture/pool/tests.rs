@@ -1,5 +1,7 @@
 //! Tests of the pool with small frames, by one thread with producers stopped half way, and by many threads.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stdout, reason = "tests")]
+
 use super::{slots::Descriptor, word::TAG_PERIOD, *};
 use crate::io::simulated::SimRng;
 use std::{
