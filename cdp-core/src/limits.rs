@@ -63,3 +63,11 @@ pub const TRACE_LINE_BYTES_MAX: usize = 1024;
 pub const POLICY_PER_SLOT_MAX: u32 = 1024;
 /// Most application types that one bookmark filter of a retention policy names.
 pub const POLICY_TYPES_MAX: usize = 64;
+/// Frames of a capture pool, unless the host asks for another number.
+pub const POOL_FRAMES: usize = 64;
+/// Fewest frames of a capture pool: the newest stays in the chain until another follows it.
+pub const POOL_FRAMES_MIN: usize = 2;
+/// Most frames of a capture pool.
+pub const POOL_FRAMES_MAX: usize = 4096;
+/// Most writes in one frame of a capture pool.
+pub const POOL_FRAME_SLOTS: u32 = 512;

@@ -8,6 +8,7 @@
 //! - [`exhaustive`]: all short histories with a crash at each changing call.
 //! - [`interleaved`]: a reader beside an owner at work.
 //! - [`rot`]: one flipped bit anywhere.
+//! - [`pool`]: the frame pool of the tap on its own.
 //!
 //! A host can drive its own storage, workload or policy the same way: make a [`model::Model`], tell it what happened,
 //! and let [`check::Checker`] compare.
@@ -23,6 +24,7 @@ pub mod interleaved;
 pub mod mismatch;
 pub mod model;
 pub mod op;
+pub mod pool;
 pub mod rot;
 pub mod simulate;
 pub mod stamp;
