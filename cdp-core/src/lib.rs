@@ -5,6 +5,7 @@
 
 pub mod bookmark;
 pub mod catalog;
+pub mod dirty_map;
 pub mod error;
 pub mod format;
 mod group;

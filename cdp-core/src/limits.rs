@@ -59,3 +59,5 @@ pub const TRACE_LINE_BYTES_MAX: usize = 1024;
 pub const POLICY_PER_SLOT_MAX: u32 = 1024;
 /// Most application types that one bookmark filter of a retention policy names.
 pub const POLICY_TYPES_MAX: usize = 64;
+/// Most runs of one dirty map that may be in resync at the same time.
+pub const RESYNC_RUNS_MAX: usize = 256;
