@@ -329,6 +329,11 @@ impl DirtyMap {
         }
     }
 
+    /// Makes blocks dirty; those past the end are ignored.
+    pub(crate) fn set_blocks(&self, blocks: Range<u64>) {
+        self.shared.bits.set(blocks.start..blocks.end.min(self.shared.shape.blocks()).max(blocks.start));
+    }
+
     /// Makes the blocks dirty that `words` names, from `first_block`, a multiple of 64, on; bits past the end are ignored.
     pub(crate) fn set_words(&self, first_block: u64, words: &[u64]) {
         self.shared.bits.set_words(first_block, words);
