@@ -12,7 +12,7 @@
 
 use super::shape::{Granularity, Shape};
 use crate::{
-    format::{Malformed, PAGE_LEN, Uuid, all_zero, digest::crc_around, take, take_counter, take_uuid},
+    format::{Malformed, Uuid, all_zero, digest::crc_around, take, take_counter, take_uuid},
     units::SECTOR_LEN,
 };
 use bytes::{Buf, BufMut};
@@ -20,8 +20,6 @@ use bytes::{Buf, BufMut};
 const MAGIC: &[u8; 8] = b"CDPMAPHD";
 const VERSION: u32 = 1;
 const CRC_AT: usize = 8;
-/// Sectors of a page.
-pub(super) const SECTORS: usize = PAGE_LEN / SECTOR_LEN;
 
 /// What a map is a map of. It means nothing to anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -311,6 +311,11 @@ impl DirtyMap {
         Ok(map)
     }
 
+    /// The first block at or after `from_block` that is dirty or in resync.
+    pub(crate) fn next_claimed(&self, from_block: u64) -> Option<u64> {
+        self.shared.next_claimed(&self.shared.runs.lock(), from_block)
+    }
+
     /// Copies the claim of the blocks from `first_block`, a multiple of 64, on; bits past the end are clear.
     pub(crate) fn claim_words(&self, first_block: u64, out: &mut [u64]) {
         let shared = &self.shared;

@@ -2,6 +2,7 @@
 //!
 //! - [`DirtyMap`]: the map in memory. Sets are lock-free; a block becomes clean through a token ([`InResync`]) alone.
 //!
+//! - [`wire`]: a map with its base as bytes.
 //! - [`MapFile`]: a map on one extent, which survives a crash with the help of an activity log; [`ring`] is how that is stored.
 //!
 //! The claim of a map is everything that is dirty or in resync. **Theorem: at every possible crash state the claim contains every block whose
@@ -20,6 +21,7 @@ mod store_pages;
 mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;
+pub mod wire;
 
 pub use file::{MapFile, MapFileOptions, Opened};
 pub use header::Base;

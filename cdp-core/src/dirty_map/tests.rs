@@ -301,3 +301,94 @@ fn writers_beside_a_resync_lose_nothing() {
     let versions: Vec<u64> = versions.into_iter().map(AtomicU64::into_inner).collect();
     assert_eq!(known, versions);
 }
+
+fn base(map: &DirtyMap) -> Base {
+    Base { device: crate::format::Uuid([3; 16]), generation: 5, shape: map.shape() }
+}
+
+/// Goal: every map comes back from its wire form, in one form, and not under another base. Method: empty, full, dense, sparse and random maps of
+/// edge sizes; decode and encode again; each field of the base changed.
+#[test]
+fn wire_forms_come_back() {
+    for seed in 0..200 {
+        println!("seed {seed}");
+        let mut rng = SimRng::new(seed);
+        let size = rng.pick(&[1, 63, 64, 65_535, 65_536, 65_537, 131_072, 200_001]);
+        let map = map(size * 4096 - 512);
+        let length = rng.pick(&[1, 1, 30, 70_000]);
+        for _ in 0..rng.pick(&[0, 1, 100, size]) {
+            map.set(ByteRange::new(rng.below(size) * 4096, 4096 * (1 + rng.below(length))));
+        }
+        let token = map.begin(0, 10);
+        let bytes = wire::encode(&map, base(&map));
+        let again = wire::decode(&bytes, base(&map)).unwrap();
+        assert_eq!(blocks(&again), blocks(&map));
+        assert_eq!(wire::encode(&again, base(&map)), bytes);
+        assert_eq!(wire::base_of(&bytes), Ok(base(&map)));
+        drop(token);
+        let other = self::map(size * 4096);
+        let generation = Base { generation: 6, ..base(&map) };
+        let device = Base { device: crate::format::Uuid([4; 16]), ..base(&map) };
+        for wrong in [base(&other), generation, device] {
+            assert!(matches!(wire::decode(&bytes, wrong), Err(Error::MapRefused(_))));
+        }
+        let at = usize::try_from(rng.below(bytes.len() as u64)).unwrap();
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << rng.below(8);
+        assert!(matches!(wire::decode(&flipped, base(&map)), Err(Error::MapRefused(_))), "byte {at}");
+        assert!(wire::decode(&bytes[..at], base(&map)).is_err());
+    }
+}
+
+/// Goal: a record is judged rightly at every cut, also where the sequence wraps. Method: write records around 2^64, cut the newest at every
+/// subset of sectors, then rot each sector.
+#[test]
+fn torn_records_fall_back_and_rot_does_not() {
+    use ring::{Record, Ring, Verdict};
+    let ring = Ring { id: 9, records: 4 };
+    let record = |sequence: u64| {
+        let first = u32::try_from(sequence.wrapping_add(10) % 50).unwrap();
+        Record { sequence, write: 1, regions: (first..first + 944).collect() }
+    };
+    let mut pages = vec![0; 4 * 4096];
+    let place = |sequence: u64| {
+        let at = ring.slot(sequence) as usize * 4096;
+        at..at + 4096
+    };
+    assert!(matches!(ring.judge(&pages, 2000), Verdict::Lost(_)));
+    for step in 0..8u64 {
+        let sequence = step.wrapping_sub(5);
+        let old = pages.clone();
+        ring.encode(&record(sequence), &mut pages[place(sequence)]);
+        if step < 4 {
+            continue;
+        }
+        assert_eq!(ring.judge(&pages, 2000), Verdict::Record(record(sequence)));
+        assert!(matches!(ring.judge(&pages, 900), Verdict::Lost(_)), "regions past the end");
+        assert!(matches!(Ring { id: 8, ..ring }.judge(&pages, 2000), Verdict::Lost(_)), "an older life");
+        for survivors in 0..255u32 {
+            let mut torn = old.clone();
+            for sector in (0..8).filter(|sector| survivors & 1 << sector != 0) {
+                let range = place(sequence).start + sector * 512..place(sequence).start + (sector + 1) * 512;
+                torn[range.clone()].copy_from_slice(&pages[range]);
+            }
+            assert_eq!(ring.judge(&torn, 2000), Verdict::Record(record(sequence.wrapping_sub(1))));
+        }
+        for sector in 0..32 {
+            let mut rotten = pages.clone();
+            rotten[sector * 512 + 100] ^= 4;
+            assert!(matches!(ring.judge(&rotten, 2000), Verdict::Lost(_)));
+        }
+        // Sectors of two attempts at the same number are no record.
+        let mut mixed = pages.clone();
+        let other = Record { write: 2, regions: vec![], ..record(sequence) };
+        let mut page = vec![0; 4096];
+        ring.encode(&other, &mut page);
+        mixed[place(sequence)][..2048].copy_from_slice(&page[..2048]);
+        assert_eq!(ring.judge(&mixed, 2000), Verdict::Record(record(sequence.wrapping_sub(1))));
+        // A record is missing in the middle.
+        let mut gap = pages.clone();
+        gap.copy_within(place(sequence.wrapping_sub(1)), place(sequence.wrapping_sub(2)).start);
+        assert!(matches!(ring.judge(&gap, 2000), Verdict::Lost(_)));
+    }
+}
