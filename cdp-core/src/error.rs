@@ -88,6 +88,9 @@ pub enum Error {
     /// The store is of a format that this version does not know.
     #[error("{0}")]
     UnsupportedFormat(String),
+    /// A dirty map is not the map of what it was opened for, or is none. Take everything for dirty and make a new one.
+    #[error("{0}")]
+    MapRefused(String),
     /// The storage failed.
     #[error("{operation} {target}: {source}")]
     Io {

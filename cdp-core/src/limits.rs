@@ -71,3 +71,5 @@ pub const POOL_FRAMES_MIN: usize = 2;
 pub const POOL_FRAMES_MAX: usize = 4096;
 /// Most writes in one frame of a capture pool.
 pub const POOL_FRAME_SLOTS: u32 = 512;
+/// Most runs of one dirty map that may be in resync at the same time.
+pub const RESYNC_RUNS_MAX: usize = 256;

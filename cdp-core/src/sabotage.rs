@@ -31,9 +31,40 @@ pub enum Switch {
     SkipFooterSync,
     /// Recovery takes frames of the tail without looking at their payload.
     TrustTailPayload,
+    /// A resync that ends clears the bits of blocks that were written since it read them.
+    CleanOlderVersion,
+    /// A partial block at the end of what was read becomes clean.
+    CleanPartialBlock,
+    /// A merge of dirty maps drops what was set before.
+    MergeOverwrites,
+    /// A region leaves the activity log before the bits of its blocks are durable.
+    EvictBeforeMapPage,
+    /// A write is let through before the record that names its region was synced.
+    SubmitBeforeLogSync,
+    /// The activity log is turned off without a durable note of it.
+    LogOffNotRecorded,
+    /// A map of another size is written before the old one is read.
+    ResizeWritesBeforeRead,
+    /// Replay takes a damaged record of the activity log for one that was never finished.
+    ReplaySkipsGap,
+    /// A map is marked clean before its pages are durable.
+    NeedReplayClearedEarly,
 }
 
-/// All switches.
+/// The switches of dirty maps.
+pub const DIRTY_MAP_SWITCHES: [Switch; 9] = [
+    Switch::CleanOlderVersion,
+    Switch::CleanPartialBlock,
+    Switch::MergeOverwrites,
+    Switch::EvictBeforeMapPage,
+    Switch::SubmitBeforeLogSync,
+    Switch::LogOffNotRecorded,
+    Switch::ResizeWritesBeforeRead,
+    Switch::ReplaySkipsGap,
+    Switch::NeedReplayClearedEarly,
+];
+
+/// The switches of stores.
 pub const SWITCHES: [Switch; 12] = [
     Switch::SkipManifestSync,
     Switch::AcknowledgeBeforeSync,

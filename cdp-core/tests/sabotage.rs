@@ -43,6 +43,15 @@ fn finder_of(switch: Switch) -> Finder {
         Switch::TruncateOnAnyBadFrame => (fails_with_damage, 0..100),
         Switch::KeepIncompleteWrite => (fails_with_large_writes, 0..60),
         Switch::DurableAcrossHoles => (fails_out_of_order, 0..20),
+        Switch::CleanOlderVersion
+        | Switch::CleanPartialBlock
+        | Switch::MergeOverwrites
+        | Switch::EvictBeforeMapPage
+        | Switch::SubmitBeforeLogSync
+        | Switch::LogOffNotRecorded
+        | Switch::ResizeWritesBeforeRead
+        | Switch::ReplaySkipsGap
+        | Switch::NeedReplayClearedEarly => unreachable!("found by the tests of the dirty map"),
     }
 }
 
