@@ -24,7 +24,7 @@ use crate::{
     progress::Bar,
 };
 use cdp_core::{
-    Error, OpenOptions, Runner, Store,
+    Error, OpenOptions, Runner, RunnerOptions, Store,
     io::{DirectoryOptions, DirectoryStorage, Storage, ThrottledStorage},
 };
 use std::{
@@ -85,7 +85,12 @@ impl Owner {
     /// # Errors
     /// `Io` when the threads of the background work cannot be started.
     pub fn new(store: Store, path: &Path, role: Role) -> Result<Self, Error> {
-        let runner = if role == Role::Change { None } else { Some(store.start_runner()?) };
+        let runner = match role {
+            Role::Change => None,
+            // A trace brings its own times, which the clock of this machine must not run ahead of.
+            Role::Load => Some(store.start_runner_with(RunnerOptions { heartbeat: false })?),
+            Role::Mount => Some(store.start_runner()?),
+        };
         let server = match server::Server::start(store.clone(), path, role) {
             Ok(server) => Some(server),
             Err(error) => {

@@ -2,12 +2,7 @@
 //!
 //! When the host does not poll, the oldest events are dropped and counted; nothing waits for it.
 
-use crate::{
-    catalog::GapReason,
-    error::SeqTime,
-    limits::EVENTS_MAX,
-    units::TimeNs,
-};
+use crate::{catalog::GapReason, error::SeqTime, limits::EVENTS_MAX, units::TimeNs};
 use parking_lot::Mutex;
 use std::{collections::VecDeque, fmt};
 

@@ -44,7 +44,9 @@ impl FromStr for BookmarkKind {
         let known = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
         known.ok_or_else(|| {
             let shown: String = text.chars().take(32).collect();
-            Error::InvalidArgument(format!("bookmark kind {shown:?} is unknown; write app, fs, user or system"))
+            Error::InvalidArgument(format!(
+                "bookmark kind {shown:?} is unknown; write app, fs, user or system"
+            ))
         })
     }
 }

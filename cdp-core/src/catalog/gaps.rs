@@ -213,8 +213,9 @@ mod tests {
     #[test]
     fn beyond_the_limit_gaps_become_one_and_cover_more() {
         let limit = u64::try_from(GAPS_MAX).unwrap();
-        let spans: Vec<(u64, u64)> =
-            (0..limit + 200).map(|i| (i * 10 + u64::from(i == 7), i * 10 + 3 + 6 * u64::from(i == 6))).collect();
+        let spans: Vec<(u64, u64)> = (0..limit + 200)
+            .map(|i| (i * 10 + u64::from(i == 7), i * 10 + 3 + 6 * u64::from(i == 6)))
+            .collect();
         let at_limit = gaps(&spans[..GAPS_MAX]);
         assert_eq!(at_limit.iter().count(), GAPS_MAX);
         let one_more = gaps(&spans[..=GAPS_MAX]);

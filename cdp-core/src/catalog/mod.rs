@@ -131,7 +131,9 @@ impl Catalog {
             .chain(bookmarks)
             .chain(self.policy.iter().cloned().map(MetaRecord::PolicySet))
             .chain(self.gaps.iter().flat_map(|(volume, gaps)| gap_records(*volume, gaps)))
-            .chain(self.taps.iter().map(|(volume, state)| MetaRecord::TapSet { volume: *volume, state: *state }))
+            .chain(
+                self.taps.iter().map(|(volume, state)| MetaRecord::TapSet { volume: *volume, state: *state }),
+            )
     }
 
     /// The gaps of a volume.

@@ -251,7 +251,9 @@ impl Group {
         more: &[MetaRecord],
     ) -> Result<SeqTime> {
         let (at, _) = self.append_marked(turn, volume, time, |at| {
-            std::iter::once(MetaRecord::GapOpened { volume, at, reason }).chain(more.iter().cloned()).collect()
+            std::iter::once(MetaRecord::GapOpened { volume, at, reason })
+                .chain(more.iter().cloned())
+                .collect()
         })?;
         let volume = self.name_of(volume);
         self.events.push(self.shared.clock.now(), EventKind::GapOpened { volume, at, reason });
@@ -273,7 +275,8 @@ impl Group {
             let turn = self.take_turn();
             self.drain(&turn, &capture, Reach::Behind(capture.pool.boundary()))?;
             let volume = tap.volume();
-            let opened = self.catalog.read().gaps(volume).and_then(|gaps| gaps.open()).map(|gap| gap.opened.seq);
+            let opened =
+                self.catalog.read().gaps(volume).and_then(|gaps| gaps.open()).map(|gap| gap.opened.seq);
             if !tap.finish() {
                 return Ok(false);
             }

@@ -17,7 +17,7 @@ pub use import::ImportSource;
 pub use options::{CreateOptions, OpenOptions};
 pub use points::{ExactRange, Gap, Granularity, RetainedPoint, Timeline};
 pub use recover::Recovery;
-pub use runner::{Budget, Runner, Stepped};
+pub use runner::{Budget, Runner, RunnerOptions, Stepped};
 pub use stats::{CaptureMode, Stats, VolumeStats};
 pub use tap::{SourceState, Tap, TapOptions, TapStats};
 pub(crate) use volume::check_range;

@@ -90,7 +90,15 @@ impl Store {
         };
         let group = Group::new(shared, start);
         let recovery = super::Recovery { clean: true, ..super::Recovery::default() };
-        Ok(Self { inner: Arc::new(Inner { group, recovery, read_only: false, resyncs: Mutex::default(), _lock: lock }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                group,
+                recovery,
+                read_only: false,
+                resyncs: Mutex::default(),
+                _lock: lock,
+            }),
+        })
     }
 
     /// Opens a store as its owner, and recovers it if need be.
@@ -184,7 +192,15 @@ impl Store {
         let shared = Arc::new(shared(storage, options, superblock));
         let report = recovered.report.clone();
         let group = start_group(shared, &recovered, Manifest::Reader(Box::new(state)));
-        Ok(Self { inner: Arc::new(Inner { group, recovery: report, read_only: true, resyncs: Mutex::default(), _lock: lease }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                group,
+                recovery: report,
+                read_only: true,
+                resyncs: Mutex::default(),
+                _lock: lease,
+            }),
+        })
     }
 }
 

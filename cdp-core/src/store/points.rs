@@ -225,7 +225,8 @@ impl Store {
                 catalog.gaps(volume.id).into_iter().flat_map(Gaps::iter).copied().collect()
             };
             for gap in spans.iter().filter(|gap| gap.opened.seq <= seq) {
-                let last = gap.closed.map(|closed| Seq::new(closed.seq.get() - 1)).filter(|last| *last <= seq);
+                let last =
+                    gap.closed.map(|closed| Seq::new(closed.seq.get() - 1)).filter(|last| *last <= seq);
                 let to = last.map_or(Ok(newest), |last| self.with_time(last))?;
                 let reason = gap.reason.to_string();
                 gaps.push(Gap { volume: volume.name.clone(), from: gap.opened, to, reason });

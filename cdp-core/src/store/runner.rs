@@ -45,6 +45,20 @@ impl Default for Budget {
     }
 }
 
+/// What the bundled runner does besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunnerOptions {
+    /// Whether a second without writes moves the clock of the group on: all writes go through this process and are dated by the clock.
+    /// Default true. A host that dates writes itself (a replay) says [`Store::cover`] when it knows.
+    pub heartbeat: bool,
+}
+
+impl Default for RunnerOptions {
+    fn default() -> Self {
+        Self { heartbeat: true }
+    }
+}
+
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stepped {
@@ -91,10 +105,18 @@ impl Store {
     /// # Errors
     /// `ReadOnly`; `Io` when a thread cannot be started.
     pub fn start_runner(&self) -> Result<Runner> {
+        self.start_runner_with(RunnerOptions::default())
+    }
+
+    /// As [`Store::start_runner`], with options.
+    ///
+    /// # Errors
+    /// As [`Store::start_runner`].
+    pub fn start_runner_with(&self, options: RunnerOptions) -> Result<Runner> {
         self.owner()?;
         let stop = Arc::new(AtomicBool::new(false));
         let mut runner = Runner { stop: stop.clone(), threads: Vec::new(), store: None };
-        type Work = fn(&Store, &AtomicBool);
+        type Work = fn(&Store, RunnerOptions, &AtomicBool);
         let works: [(&str, Work); 6] = [
             ("maintain", maintain),
             ("sync", sync),
@@ -106,7 +128,7 @@ impl Store {
         for (name, work) in works {
             let (store, stop) = (self.clone(), stop.clone());
             let thread = std::thread::Builder::new().name(format!("cdp-{name}"));
-            let thread = thread.spawn(move || work(&store, &stop));
+            let thread = thread.spawn(move || work(&store, options, &stop));
             runner.threads.push(thread.map_err(|error| Error::io("start", "a thread", error))?);
         }
         self.inner.group.runners.fetch_add(1, Ordering::SeqCst);
@@ -137,7 +159,7 @@ impl Drop for Runner {
 }
 
 /// Writes frames as they are sealed.
-fn write(store: &Store, stop: &AtomicBool) {
+fn write(store: &Store, _: RunnerOptions, stop: &AtomicBool) {
     let group = &store.inner.group;
     while !stop.load(Ordering::SeqCst) {
         if !group.write_piece() {
@@ -148,7 +170,7 @@ fn write(store: &Store, stop: &AtomicBool) {
 
 /// Syncs written frames before their number or age grows, seals by age, and repairs failures. Syncs go on beside writes, so that
 /// buffers come back in a stream.
-fn sync(store: &Store, stop: &AtomicBool) {
+fn sync(store: &Store, _: RunnerOptions, stop: &AtomicBool) {
     let group = &store.inner.group;
     let mut last_sync = Instant::now();
     while !stop.load(Ordering::SeqCst) {
@@ -168,7 +190,7 @@ fn sync(store: &Store, stop: &AtomicBool) {
 }
 
 /// Takes over what taps capture. Producers wake nobody, so it looks at short intervals while there is something.
-fn drain(store: &Store, stop: &AtomicBool) {
+fn drain(store: &Store, _: RunnerOptions, stop: &AtomicBool) {
     let group = &store.inner.group;
     let mut pause = DRAIN_IDLE;
     while !stop.load(Ordering::SeqCst) {
@@ -183,7 +205,7 @@ fn drain(store: &Store, stop: &AtomicBool) {
 }
 
 /// Brings taps back to capturing whole.
-fn resync(store: &Store, stop: &AtomicBool) {
+fn resync(store: &Store, _: RunnerOptions, stop: &AtomicBool) {
     while !stop.load(Ordering::SeqCst) {
         match store.step_resyncs() {
             Ok(true) => {}
@@ -193,7 +215,7 @@ fn resync(store: &Store, stop: &AtomicBool) {
     }
 }
 
-fn maintain(store: &Store, stop: &AtomicBool) {
+fn maintain(store: &Store, options: RunnerOptions, stop: &AtomicBool) {
     let group = &store.inner.group;
     let mut last_write = (Instant::now(), store.newest().seq);
     let mut beaten_at = TimeNs::ZERO;
@@ -209,8 +231,10 @@ fn maintain(store: &Store, stop: &AtomicBool) {
         }
         let now = group.shared.clock.now();
         if last_write.0.elapsed() >= HEARTBEAT && now.get().saturating_sub(beaten_at.get()) >= 1_000_000_000 {
-            // Nothing was written since: the timeline covers the time up to now, and nothing of it is in doubt.
-            group.cover(now);
+            // Nothing was written since: nothing of it is in doubt, and the timeline covers the time up to now.
+            if options.heartbeat {
+                group.cover(now);
+            }
             let _ = group.flush().and_then(|_| group.vouch(false));
             beaten_at = now;
         }

@@ -313,7 +313,10 @@ impl Tap {
 
     fn check(&self, offset: u64, length: u64, length_max: u64) -> Result<()> {
         if self.state.is_ended() {
-            return Err(Error::InvalidArgument(format!("the tap of volume {} was taken off", self.info.name)));
+            return Err(Error::InvalidArgument(format!(
+                "the tap of volume {} was taken off",
+                self.info.name
+            )));
         }
         super::check_range(&self.info, offset, length, length_max).map(|_| ())
     }

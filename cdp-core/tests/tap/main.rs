@@ -1,6 +1,6 @@
 //! The tap through the public interface, with real threads: capture beside a source that goes on being written.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod healing;
 mod source;

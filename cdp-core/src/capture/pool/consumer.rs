@@ -102,6 +102,13 @@ impl<'p> Consumer<'p> {
         self.pool.frames.seal_newest()
     }
 
+    /// Whether everything that was reserved was taken or set aside.
+    pub fn is_at_end(&mut self) -> bool {
+        let mut cursor = self.cursor();
+        cursor.release();
+        !cursor.reach()
+    }
+
     /// Order of the frame that the next write comes from: all writes of earlier frames were taken or set aside.
     pub fn order(&mut self) -> u64 {
         self.cursor().refresh();

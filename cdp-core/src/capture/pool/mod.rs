@@ -223,6 +223,23 @@ impl Pool {
         self.consumer.try_lock().map(|state| Consumer::new(self, state))
     }
 
+    /// Everything reserved before this call is in frames up to the order returned, everything reserved after it has returned in later
+    /// ones. Never waits.
+    pub fn boundary(&self) -> u64 {
+        self.frames.seal_newest()
+    }
+
+    /// Whether nothing waits for a consumer. While one is at work the answer is no.
+    pub fn is_idle(&self) -> bool {
+        self.consumer().is_some_and(|mut consumer| consumer.is_at_end())
+    }
+
+    /// Whether half of the frames are free.
+    pub fn has_room(&self) -> bool {
+        let statistics = self.statistics();
+        statistics.frames_free * 2 >= statistics.frames
+    }
+
     /// How full the pool is. Looks at every frame; takes no lock.
     pub fn statistics(&self) -> PoolStatistics {
         let census = self.frames.census();

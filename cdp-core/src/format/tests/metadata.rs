@@ -87,10 +87,13 @@ fn records() -> impl Strategy<Value = MetaRecord> {
             let (volume, at) = (VolumeId::new(id), SeqTime { seq: Seq::new(seq), time: TimeNs::new(time) });
             MetaRecord::GapOpened { volume, at, reason: GapReason::ALL[reason] }
         }),
-        (0..volumes_max(), 0..COUNTER_END, 0..COUNTER_END, any::<u64>()).prop_map(|(id, opened, seq, time)| {
-            let (volume, at) = (VolumeId::new(id), SeqTime { seq: Seq::new(seq), time: TimeNs::new(time) });
-            MetaRecord::GapClosed { volume, opened: Seq::new(opened), at }
-        }),
+        (0..volumes_max(), 0..COUNTER_END, 0..COUNTER_END, any::<u64>()).prop_map(
+            |(id, opened, seq, time)| {
+                let (volume, at) =
+                    (VolumeId::new(id), SeqTime { seq: Seq::new(seq), time: TimeNs::new(time) });
+                MetaRecord::GapClosed { volume, opened: Seq::new(opened), at }
+            }
+        ),
         (0..volumes_max(), 1..4_u8).prop_map(|(id, code)| MetaRecord::TapSet {
             volume: VolumeId::new(id),
             state: TapRecord::from_code(code).unwrap(),
