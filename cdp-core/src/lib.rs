@@ -31,7 +31,7 @@ pub mod units;
 pub mod verify;
 
 pub use bookmark::{Bookmark, BookmarkKind, NewBookmark};
-pub use capture::Captured;
+pub use capture::{Captured, Coalescing};
 pub use catalog::{GapReason, VolumeInfo};
 pub use error::{Damage, Error, PointUnavailable, Result, SeqTime};
 pub use point::Point;

@@ -87,6 +87,7 @@ fn record(kind: RecordKind, seq: u64, start: u64, sectors: u64) -> Record {
         first: true,
         last: true,
         staged: false,
+        continues: false,
         volume: VolumeId::new(u16::from(kind != RecordKind::Meta)),
         range,
         time: TimeNs::new(1_000 + seq),

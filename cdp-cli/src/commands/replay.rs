@@ -12,11 +12,6 @@ use cdp_core::trace::{Fill, TraceFormat};
 
 /// Runs the command.
 pub fn run(arguments: ReplayArguments) -> Outcome {
-    if arguments.granularity.is_some() {
-        return Err(Failure::new(
-            "merging the writes of an interval (--granularity) is not available yet; leave it out to keep every write",
-        ));
-    }
     let tap = match arguments.source.as_deref().filter(|_| arguments.tap) {
         None => None,
         Some(source) => Some(TapText {
@@ -40,6 +35,7 @@ pub fn run(arguments: ReplayArguments) -> Outcome {
             TraceFormat::Msr => FormatText::Msr,
         },
         tap,
+        interval_ns: arguments.granularity,
     });
     let document = match owner::change(&arguments.store, &request, "replay", &interrupt)? {
         Reply::Replay(document) => document,

@@ -129,6 +129,7 @@ impl From<&ExactRange> for ExactDocument {
             granularity: match range.granularity {
                 Granularity::Write => "write".to_owned(),
                 Granularity::IntervalNs(nanoseconds) => format_duration(nanoseconds),
+                Granularity::Barrier => "barrier".to_owned(),
             },
         }
     }

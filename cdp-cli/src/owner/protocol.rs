@@ -113,6 +113,8 @@ pub struct ReplayRequest {
     pub format: FormatText,
     /// Through a tap.
     pub tap: Option<TapText>,
+    /// Only the last state of each interval of this many nanoseconds is kept.
+    pub interval_ns: Option<u64>,
 }
 
 /// A replay through a tap.
@@ -259,6 +261,7 @@ mod tests {
             real_time: true,
             format: FormatText::Msr,
             tap: Some(TapText { source: PathBuf::from("/s"), throttle: Some(5), wait: true }),
+            interval_ns: Some(7),
         };
         for request in [
             Request::Status,

@@ -4,10 +4,12 @@
 //! The drain of the group (`group/drain.rs`) takes writes out of the pool in their order and appends them to the journal; `resync`
 //! copies marked blocks from the source.
 
+pub mod coalesce;
 pub mod ladder;
 pub(crate) mod pool;
 pub(crate) mod tap;
 
+pub use coalesce::Coalescing;
 pub use ladder::Mode;
 pub use tap::Captured;
 

@@ -9,6 +9,7 @@ pub use gaps::{GapReason, GapSpan, Gaps};
 
 use crate::{
     bookmark::Bookmark,
+    capture::Coalescing,
     format::{Malformed, meta::MetaRecord},
     units::{Seq, VolumeId},
 };
@@ -63,6 +64,8 @@ pub struct Catalog {
     next_volume: VolumeId,
     gaps: BTreeMap<VolumeId, Gaps>,
     taps: BTreeMap<VolumeId, TapRecord>,
+    /// By the last seq before each change; without an entry every write is a point.
+    coalescing: BTreeMap<Seq, Coalescing>,
 }
 
 impl Catalog {
@@ -114,6 +117,7 @@ impl Catalog {
             MetaRecord::TapSet { volume, state } => {
                 self.taps.insert(*volume, *state);
             }
+            MetaRecord::CoalescingSet { behind, coalescing } => self.set_coalescing(*behind, *coalescing),
         }
     }
 
@@ -134,6 +138,23 @@ impl Catalog {
             .chain(
                 self.taps.iter().map(|(volume, state)| MetaRecord::TapSet { volume: *volume, state: *state }),
             )
+    }
+
+    fn set_coalescing(&mut self, behind: Seq, coalescing: Coalescing) {
+        self.coalescing.insert(behind, coalescing);
+        // What changes nothing is left out, so that the row is as short as it can be.
+        let mut before = Coalescing::PerWrite;
+        self.coalescing.retain(|_, next| std::mem::replace(&mut before, *next) != *next);
+    }
+
+    /// The ranges of the timeline by how writes were coalesced: each begins behind a seq and ends with that of the next.
+    pub fn coalescing(&self) -> impl Iterator<Item = (Seq, Coalescing)> + '_ {
+        self.coalescing.iter().map(|(behind, coalescing)| (*behind, *coalescing))
+    }
+
+    /// How the write of a seq was coalesced.
+    pub fn coalescing_at(&self, seq: Seq) -> Coalescing {
+        self.coalescing.range(..seq).next_back().map_or(Coalescing::PerWrite, |(_, coalescing)| *coalescing)
     }
 
     /// The gaps of a volume.

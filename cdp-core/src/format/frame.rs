@@ -166,20 +166,34 @@ fn crc_of(head: &[u8], tail: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Checks that the records follow each other: each seq is the next one, the parts of a write are unbroken, nothing refers to a
-/// seq to come, and payload ascends without overlap.
+/// Checks that the records follow each other: each seq is the next one, but for intervals, which may leap; the parts of a write are
+/// unbroken and of one seq, nothing refers to a seq to come, and payload ascends without overlap.
 fn check_row(header: &FrameHeader, records: &[Record]) -> Result<(), Malformed> {
     let mut last_seq = header.base_seq;
     let mut payload_end = 0;
     let mut inside_write = None;
+    let mut seq_of_write = None;
     for record in records {
         if u64::from(record.payload_sector) < payload_end {
             return Err(Malformed("frame: payload out of order"));
         }
         payload_end = u64::from(record.payload_sector) + record.stored_sectors();
         if record.takes_seq() {
-            if record.seq != last_seq.next() || inside_write == Some(record.first) {
+            // The beginning of a write may lie in an earlier frame; of an interval, parts may carry seqs that it leaps over.
+            let in_order = match (record.first, seq_of_write) {
+                (true, _) if record.kind == RecordKind::Interval => record.seq > last_seq,
+                (true, _) => record.seq == last_seq.next(),
+                (false, None) => record.seq > last_seq,
+                (false, Some((seq, true))) => record.seq > last_seq && record.seq <= seq,
+                (false, Some((seq, false))) => record.seq == seq,
+            };
+            let ends_elsewhere =
+                record.last && seq_of_write.is_some_and(|(seq, _)| !record.first && seq != record.seq);
+            if !in_order || ends_elsewhere || inside_write == Some(record.first) {
                 return Err(Malformed("frame: seqs out of order"));
+            }
+            if record.first {
+                seq_of_write = Some((record.seq, record.kind == RecordKind::Interval));
             }
             inside_write = Some(!record.last);
             if record.last {

@@ -6,6 +6,7 @@
 use super::{Malformed, put_text, take, take_counter, take_text};
 use crate::{
     bookmark::{Bookmark, BookmarkKind, is_name},
+    capture::Coalescing,
     catalog::{GapReason, TapRecord},
     error::SeqTime,
     limits::{
@@ -70,6 +71,13 @@ pub enum MetaRecord {
         /// What is known from now on.
         state: TapRecord,
     },
+    /// Writes are coalesced in another way.
+    CoalescingSet {
+        /// The last seq before it.
+        behind: Seq,
+        /// How.
+        coalescing: Coalescing,
+    },
 }
 
 const VOLUME_ADDED: u16 = 1;
@@ -81,6 +89,7 @@ const VOLUME_IDS_TAKEN: u16 = 6;
 const GAP_OPENED: u16 = 7;
 const GAP_CLOSED: u16 = 8;
 const TAP_SET: u16 = 9;
+const COALESCING_SET: u16 = 10;
 
 impl MetaRecord {
     /// Appends the record.
@@ -133,6 +142,17 @@ impl MetaRecord {
                 body.put_u8(state.code());
                 TAP_SET
             }
+            Self::CoalescingSet { behind, coalescing } => {
+                body.put_u64_le(behind.get());
+                let (kind, interval) = match coalescing {
+                    Coalescing::PerWrite => (0, 0),
+                    Coalescing::IntervalNs(interval) => (1, *interval),
+                    Coalescing::PerBarrier => (2, 0),
+                };
+                body.put_u8(kind);
+                body.put_u64_le(interval);
+                COALESCING_SET
+            }
         };
         out.put_u16_le(kind);
         out.put_u32_le(u32::try_from(body.len()).expect("bodies are bounded"));
@@ -182,6 +202,15 @@ impl MetaRecord {
             TAP_SET => Self::TapSet {
                 volume: take_volume_id(&mut body, VOLUMES_MAX - 1)?,
                 state: TapRecord::from_code(body.try_get_u8()?).ok_or(Malformed("metadata: tap"))?,
+            },
+            COALESCING_SET => Self::CoalescingSet {
+                behind: Seq::new(take_counter(&mut body)?),
+                coalescing: match (body.try_get_u8()?, body.try_get_u64_le()?) {
+                    (0, 0) => Coalescing::PerWrite,
+                    (1, interval) if interval > 0 => Coalescing::IntervalNs(interval),
+                    (2, 0) => Coalescing::PerBarrier,
+                    _ => return Err(Malformed("metadata: coalescing")),
+                },
             },
             _ => return Err(Malformed("metadata: unknown kind")),
         };

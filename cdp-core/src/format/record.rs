@@ -7,6 +7,9 @@
 //! The payload of a data record is the row of its blocks' stored parts, the zero ones left out. The parts of one write
 //! carry the same seq; the first and the last are marked. A staged record (import, later resync and copies) carries a seq
 //! that was taken earlier by a record of its own.
+//!
+//! The writes of an interval that were coalesced are one write whose parts have ranges of their own. Its first part is an interval
+//! record: it carries the time of the first write, and its seq, that of the last one, leaps over those of the others.
 
 use super::Malformed;
 use crate::{
@@ -23,6 +26,7 @@ const VOLUME_SECTORS_MAX: u64 = VOLUME_BYTES_MAX / SECTOR_BYTES;
 const FLAG_FIRST: u8 = 1;
 const FLAG_LAST: u8 = 2;
 const FLAG_STAGED: u8 = 4;
+const FLAG_CONTINUES: u8 = 8;
 
 /// What a record does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +39,10 @@ pub enum RecordKind {
     Discard,
     /// Carries a metadata record as payload; takes no seq.
     Meta,
-    /// Takes a seq for staged records (an import).
+    /// Takes a seq and writes nothing: for staged records (an import, a resync), or for the opening or closing of a gap.
     Stage,
+    /// Begins the writes of an interval that were coalesced into one.
+    Interval,
 }
 
 impl RecordKind {
@@ -47,6 +53,7 @@ impl RecordKind {
             Self::Discard => 3,
             Self::Meta => 4,
             Self::Stage => 5,
+            Self::Interval => 6,
         }
     }
 
@@ -57,6 +64,7 @@ impl RecordKind {
             3 => Self::Discard,
             4 => Self::Meta,
             5 => Self::Stage,
+            6 => Self::Interval,
             _ => return None,
         })
     }
@@ -73,6 +81,8 @@ pub struct Record {
     pub last: bool,
     /// Whether its seq was taken earlier.
     pub staged: bool,
+    /// Whether its interval goes on behind it, so that its state is no point. In a last part only.
+    pub continues: bool,
     /// The volume; 0 for metadata.
     pub volume: VolumeId,
     /// The range; for metadata the length of the payload.
@@ -97,7 +107,8 @@ impl Record {
     pub fn encode(&self, base: Seq, out: &mut Vec<u8>) {
         let flags = if self.first { FLAG_FIRST } else { 0 }
             | if self.last { FLAG_LAST } else { 0 }
-            | if self.staged { FLAG_STAGED } else { 0 };
+            | if self.staged { FLAG_STAGED } else { 0 }
+            | if self.continues { FLAG_CONTINUES } else { 0 };
         let relative = if self.staged { 0 } else { self.seq.get() - base.get() };
         out.put_u8(self.kind.code());
         out.put_u8(flags);
@@ -120,7 +131,7 @@ impl Record {
     pub fn decode(input: &mut &[u8], base: Seq, payload_sectors: u64) -> Result<Self, Malformed> {
         let kind = RecordKind::from_code(input.try_get_u8()?).ok_or(Malformed("record: unknown kind"))?;
         let flags = input.try_get_u8()?;
-        if flags & !(FLAG_FIRST | FLAG_LAST | FLAG_STAGED) != 0 {
+        if flags & !(FLAG_FIRST | FLAG_LAST | FLAG_STAGED | FLAG_CONTINUES) != 0 {
             return Err(Malformed("record: unknown flags"));
         }
         let staged = flags & FLAG_STAGED != 0;
@@ -148,7 +159,21 @@ impl Record {
             RecordKind::Meta if start != Sector::ZERO || volume != VolumeId::ZERO || staged || !marked => {
                 return Err(Malformed("record: metadata with a place or flags"));
             }
-            RecordKind::Stage => {}
+            RecordKind::Interval
+                if sectors != 0
+                    || start != Sector::ZERO
+                    || volume != VolumeId::ZERO
+                    || staged
+                    || flags & (FLAG_FIRST | FLAG_LAST) != FLAG_FIRST =>
+            {
+                return Err(Malformed("record: an interval with a place or flags"));
+            }
+            _ if flags & FLAG_CONTINUES != 0
+                && (staged || kind == RecordKind::Meta || flags & FLAG_LAST == 0) =>
+            {
+                return Err(Malformed("record: something goes on behind it that cannot"));
+            }
+            RecordKind::Stage | RecordKind::Interval => {}
             _ if sectors == 0 => return Err(Malformed("record: empty range")),
             _ if staged && relative != 0 => return Err(Malformed("record: two seqs")),
             _ => {}
@@ -167,6 +192,7 @@ impl Record {
             first: flags & FLAG_FIRST != 0,
             last: flags & FLAG_LAST != 0,
             staged,
+            continues: flags & FLAG_CONTINUES != 0,
             volume,
             range,
             time,

@@ -7,6 +7,7 @@
 
 use super::{CurrentSegment, Group};
 use crate::{
+    capture::Coalescing,
     error::{Error, Result, SeqTime},
     format::{
         PAGE_BYTES,
@@ -79,16 +80,19 @@ impl Group {
 
     pub(super) fn append_in_turn(
         &self,
-        _turn: &Turn<'_>,
+        turn: &Turn<'_>,
         write: &PreparedWrite<'_>,
         stamp: Stamp,
         rule: SeqRule,
     ) -> Result<Seq> {
         self.check_writable()?;
+        if let Some(seq) = self.coalesce(turn, write, stamp, rule)? {
+            return Ok(seq);
+        }
         if let Some(seq) = self.append_to_open(write, stamp, rule)? {
             return Ok(seq);
         }
-        let time = time_of(&self.append.lock(), stamp, rule, &*self.shared.clock)?;
+        let time = time_of(self.append.lock().newest_time, stamp, rule, &*self.shared.clock)?;
         self.reserve(write)?;
         let parts_fit = write.is_single();
         let mut seq = Seq::ZERO;
@@ -112,7 +116,7 @@ impl Group {
         Ok(seq)
     }
 
-    fn push_part(
+    pub(super) fn push_part(
         &self,
         append: &mut super::Append,
         mut part: Part<'_>,
@@ -152,7 +156,7 @@ impl Group {
         if !room {
             return Ok(None);
         }
-        let time = time_of(&append, stamp, rule, &*self.shared.clock)?;
+        let time = time_of(append.newest_time, stamp, rule, &*self.shared.clock)?;
         let seq = match rule {
             SeqRule::Next => append.last_seq.next(),
             SeqRule::Staged(seq) => seq,
@@ -164,7 +168,7 @@ impl Group {
     }
 
     /// A write is complete: reads see it from now on.
-    fn publish_seq(&self, append: &mut super::Append, seq: Seq, time: TimeNs, rule: SeqRule) {
+    pub(super) fn publish_seq(&self, append: &mut super::Append, seq: Seq, time: TimeNs, rule: SeqRule) {
         if rule == SeqRule::Next {
             append.last_seq = seq;
             append.newest_time = time;
@@ -191,6 +195,7 @@ impl Group {
         let frame = {
             let turn = self.take_turn();
             self.drain_captured(&turn)?;
+            self.settle(&turn, true)?;
             let (seq, newest) = {
                 let append = self.append.lock();
                 (append.last_seq, append.newest_time)
@@ -229,12 +234,13 @@ impl Group {
     /// all of it or nothing. `make` gets the seq and its time; the length of its records does not depend on them. Not yet durable.
     pub(super) fn append_marked(
         &self,
-        _turn: &Turn<'_>,
+        turn: &Turn<'_>,
         volume: VolumeId,
         time: TimeNs,
         make: impl Fn(SeqTime) -> Vec<MetaRecord>,
     ) -> Result<(SeqTime, FrameNo)> {
         self.check_writable()?;
+        self.settle(turn, true)?;
         let stage = PreparedWrite::stage(volume);
         let lens: Vec<usize> =
             make(SeqTime { seq: Seq::ZERO, time }).iter().map(|record| encoded(record).len()).collect();
@@ -283,8 +289,11 @@ impl Group {
 
     /// Makes everything appended so far durable; returns the seq up to which.
     pub fn flush(&self) -> Result<Seq> {
-        if self.capture().is_some() {
-            self.drain_captured(&self.take_turn())?;
+        let coalescing = self.coalescing();
+        if self.capture().is_some() || coalescing != Coalescing::PerWrite {
+            let turn = self.take_turn();
+            self.drain_captured(&turn)?;
+            self.settle(&turn, coalescing == Coalescing::PerBarrier)?;
         }
         self.flush_appended()
     }
@@ -308,7 +317,7 @@ impl Group {
     }
 
     /// Makes sure that `frames` more frames with `bytes` bytes in all and `entries` index entries can be taken without waiting.
-    fn reserve_room(&self, frames: usize, bytes: u64, entries: usize) -> Result<()> {
+    pub(super) fn reserve_room(&self, frames: usize, bytes: u64, entries: usize) -> Result<()> {
         while self.commit.lock().in_flight() + frames > FRAMES_IN_FLIGHT_MAX || self.commit.lock().is_failed()
         {
             self.drive_commit(true, true)?;
@@ -322,7 +331,10 @@ impl Group {
 
     /// Makes sure that there is an open frame of which `suits` holds, sealing the one before if need be. The lock is handed on, since a
     /// flush may seal the frame as soon as it is free.
-    fn open_frame(&self, suits: impl Fn(&OpenFrame) -> bool) -> Result<MutexGuard<'_, super::Append>> {
+    pub(super) fn open_frame(
+        &self,
+        suits: impl Fn(&OpenFrame) -> bool,
+    ) -> Result<MutexGuard<'_, super::Append>> {
         let mut append = self.append.lock();
         if append.open.as_ref().is_some_and(&suits) {
             return Ok(append);
@@ -445,8 +457,7 @@ fn encoded(record: &MetaRecord) -> Vec<u8> {
 }
 
 /// The time of a write: the clock's, or the one given, which may not lie before the newest write.
-fn time_of(append: &super::Append, stamp: Stamp, rule: SeqRule, clock: &dyn Clock) -> Result<TimeNs> {
-    let newest = append.newest_time;
+pub(super) fn time_of(newest: TimeNs, stamp: Stamp, rule: SeqRule, clock: &dyn Clock) -> Result<TimeNs> {
     match stamp {
         Stamp::At(given) if given < newest && rule == SeqRule::Next => {
             Err(Error::TimeBackwards { given, newest })
@@ -489,6 +500,6 @@ pub(crate) fn entries_of(
                 })
                 .collect()
         }
-        RecordKind::Meta | RecordKind::Stage => Vec::new(),
+        RecordKind::Meta | RecordKind::Stage | RecordKind::Interval => Vec::new(),
     }
 }

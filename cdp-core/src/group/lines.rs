@@ -75,7 +75,7 @@ impl Group {
     }
 
     /// All segments that complete at least one seq, in the order of seqs.
-    fn lines_of_seqs(&self) -> Vec<SegmentLine> {
+    pub(super) fn lines_of_seqs(&self) -> Vec<SegmentLine> {
         let mut append = self.append.lock();
         self.seal_open(&mut append);
         // Taken in this order a segment that is being sealed meanwhile may show twice, never not at all.
@@ -141,7 +141,7 @@ impl Group {
         time.ok_or_else(unknown)
     }
 
-    fn frame_entries(&self, line: &SegmentLine) -> Result<Vec<FrameEntry>> {
+    pub(super) fn frame_entries(&self, line: &SegmentLine) -> Result<Vec<FrameEntry>> {
         match &line.table {
             Table::Memory(entries) => Ok(entries.to_vec()),
             Table::Stored { extent, offset, frames } => {
@@ -150,7 +150,7 @@ impl Group {
         }
     }
 
-    fn load_frame(&self, line: &SegmentLine, entry: &FrameEntry) -> Result<Frame> {
+    pub(super) fn load_frame(&self, line: &SegmentLine, entry: &FrameEntry) -> Result<Frame> {
         let in_memory = self.flight.read().get(&(line.extent, entry.offset / 512)).cloned();
         let place = FramePlace {
             store: self.shared.store.short(),
@@ -189,7 +189,7 @@ impl Group {
 }
 
 /// The records of a frame that complete a seq.
-fn completed(frame: &Frame) -> impl Iterator<Item = &Record> {
+pub(super) fn completed(frame: &Frame) -> impl Iterator<Item = &Record> {
     frame.records.iter().filter(|record| record.takes_seq() && record.last)
 }
 

@@ -2,22 +2,25 @@
 //!
 //! The life of a write: [`append`] takes it into the open frame and the memtable, where reads see it; [`commit`] writes and syncs
 //! frames; [`segments`] makes new segments ready and seals full ones with their index; [`merge`] keeps the number of index runs
-//! small; [`relocate`] saves what is in memory when a segment fails; [`drain`] takes over what taps have captured.
+//! small; [`relocate`] saves what is in memory when a segment fails; [`drain`] takes over what taps have captured;
+//! [`interval`] lets writes wait that are coalesced.
 //!
 //! Locks, in the order in which they may be taken: `turn` (one appender at a time, may wait for I/O) > `manifest` (serialises
 //! manifest edits, may wait for I/O) > `append` (the open frame; a memory copy at most) > `commit`, `flight`, `view`, `catalog`,
-//! `pool` (short, none held while another of them is taken).
+//! `waiting`, `pool` (short, none held while another of them is taken).
 //! Nothing but `turn`, `manifest` and `maintenance` is ever held across I/O, and readers take none of these three.
 
 mod append;
 mod commit;
 mod compare;
 mod drain;
+mod interval;
 mod lines;
 mod merge;
 mod read;
 mod relocate;
 mod segments;
+mod standing;
 
 pub(crate) use append::{Stamp, entries_of};
 pub(crate) use lines::SegmentLine;
@@ -180,6 +183,7 @@ pub(crate) struct Group {
     poisoned: RwLock<Option<String>>,
     capture: RwLock<Option<Arc<Capture>>>,
     drain_state: Mutex<drain::DrainState>,
+    waiting: Mutex<interval::Waiting>,
     pub events: Events,
     pub totals: Totals,
 }
@@ -238,6 +242,7 @@ impl Group {
             poisoned: RwLock::new(None),
             capture: RwLock::new(None),
             drain_state: Mutex::new(drain::DrainState::default()),
+            waiting: Mutex::new(interval::Waiting::default()),
             events: Events::default(),
             totals: Totals::default(),
             shared,

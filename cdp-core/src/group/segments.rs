@@ -430,6 +430,11 @@ impl Group {
 
     /// Ends the group for good: everything durable and sealed, nothing prepared left.
     pub fn finish(&self) -> Result<()> {
+        {
+            let turn = self.take_turn();
+            self.drain_captured(&turn)?;
+            self.settle(&turn, true)?;
+        }
         self.flush()?;
         let _turn = self.turn.lock();
         {

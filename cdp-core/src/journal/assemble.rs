@@ -185,9 +185,8 @@ fn hole_before(row: &[(ExtentId, ScannedFrame)], segment: ExtentId, offset: u64)
 
 /// The last seq of which a part lay in front of a frame.
 fn last_seq_begun_before(scanned: &ScannedFrame) -> Seq {
-    let base_seq = scanned.frame.header.base_seq;
     let first = scanned.frame.records.iter().find(|record| record.takes_seq());
-    if first.is_some_and(|record| !record.first) { base_seq.next() } else { base_seq }
+    first.filter(|record| !record.first).map_or(scanned.frame.header.base_seq, |record| record.seq)
 }
 
 /// Whether a frame can be the next in the row: its seqs go on, and no frame behind it in its segment is in the row already.

@@ -25,6 +25,7 @@ fn frame(number: u64, base_seq: u64, durable: u64, holds: Holds) -> ScannedFrame
         first,
         last,
         staged: false,
+        continues: false,
         volume: VolumeId::ZERO,
         range,
         time: TimeNs::ZERO,

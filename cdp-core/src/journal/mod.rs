@@ -11,5 +11,5 @@ mod segment_scan;
 pub use assemble::{Assembly, AssemblyInput, LostFrames, assemble};
 pub use commit::{Commit, SyncTicket};
 pub use open_frame::{FrameContext, OpenFrame, SealedFrame};
-pub use prepared::{Part, PreparedWrite, WriteKind};
+pub use prepared::{Part, PreparedWrite, WriteKind, interval_part};
 pub use segment_scan::{ScannedFrame, SegmentScan, scan_segment};

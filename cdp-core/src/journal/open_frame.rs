@@ -179,6 +179,7 @@ impl OpenFrame {
             first: true,
             last: true,
             staged: false,
+            continues: false,
             volume: crate::units::VolumeId::ZERO,
             range: crate::units::SectorRange { start: crate::units::Sector::ZERO, sectors },
             time,

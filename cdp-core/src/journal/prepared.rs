@@ -39,6 +39,24 @@ pub struct PreparedWrite<'a> {
     digests: Vec<u64>,
 }
 
+/// The first part of the writes of an interval; `time` is that of the first of them.
+pub fn interval_part() -> Part<'static> {
+    let record = Record {
+        kind: RecordKind::Interval,
+        first: true,
+        last: false,
+        staged: false,
+        continues: false,
+        volume: VolumeId::ZERO,
+        range: SectorRange { start: Sector::ZERO, sectors: 0 },
+        time: TimeNs::ZERO,
+        seq: Seq::ZERO,
+        payload_sector: 0,
+        digests: Vec::new(),
+    };
+    Part { record, data: &[], stored_sectors: 0, lead_sectors: 0 }
+}
+
 /// One part of a write: what goes into one frame.
 pub struct Part<'a> {
     /// The record, without seq, time and payload place, which the frame gives it.
@@ -78,6 +96,11 @@ impl<'a> PreparedWrite<'a> {
     /// Takes a seq and writes nothing.
     pub fn stage(volume: VolumeId) -> Self {
         Self::range(volume, SectorRange { start: Sector::ZERO, sectors: 0 }, WriteKind::Stage)
+    }
+
+    /// What it does, where, and with which data.
+    pub fn content(&self) -> (VolumeId, SectorRange, WriteKind, &'a [u8]) {
+        (self.volume, self.range, self.kind, self.data)
     }
 
     /// Most bytes of payload that the write can need.
@@ -153,6 +176,7 @@ impl<'a> PreparedWrite<'a> {
             first: at == start,
             last: stop == end,
             staged: false,
+            continues: false,
             volume: self.volume,
             range,
             time: TimeNs::ZERO,

@@ -25,6 +25,7 @@ pub use volume::{ByteExtent, ChangedExtents, Volume};
 
 use crate::{
     bookmark::{Bookmark, NewBookmark},
+    capture::Coalescing,
     catalog::VolumeInfo,
     error::{Error, Result, SeqTime},
     format::meta::MetaRecord,
@@ -124,6 +125,24 @@ impl Store {
     /// `NoSpace` and `Io` when it could not be made durable: it stays in memory and the next call tries again. `ReadOnly`, `Poisoned`.
     pub fn flush(&self) -> Result<Seq> {
         self.owner()?.flush()
+    }
+
+    /// How writes are coalesced.
+    pub fn coalescing(&self) -> Coalescing {
+        self.inner.group.coalescing()
+    }
+
+    /// Coalesces the writes of all volumes from the next one on: what is overwritten within an interval is not stored, and only the last
+    /// state of an interval is a point. Durable when this returns. Every write takes a seq as before.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an interval of no length; `ReadOnly`, `NoSpace`, `Io`, `Poisoned`.
+    pub fn set_coalescing(&self, coalescing: Coalescing) -> Result<()> {
+        if coalescing == Coalescing::IntervalNs(0) {
+            return Err(Error::InvalidArgument("an interval of writes has a length".into()));
+        }
+        let group = self.owner()?;
+        if group.coalescing() == coalescing { Ok(()) } else { group.set_coalescing(coalescing) }
     }
 
     /// Everything up to this seq survives a power cut.

@@ -3,6 +3,7 @@
 use super::Store;
 use crate::{
     bookmark::{Bookmark, BookmarkKind},
+    capture::Coalescing,
     catalog::{GapSpan, Gaps, VolumeInfo},
     error::{Error, PointUnavailable, Result, SeqTime},
     index::LostRange,
@@ -18,6 +19,8 @@ pub enum Granularity {
     Write,
     /// The last state of each interval of this many nanoseconds is a point.
     IntervalNs(u64),
+    /// The state at each flush and bookmark is a point.
+    Barrier,
 }
 
 /// A range in which every seq can be opened.
@@ -122,13 +125,23 @@ impl Store {
     }
 
     fn resolve_time(&self, point: &Point, time: TimeNs) -> Result<SeqTime> {
+        self.inner.group.settle_for_reading()?;
         let (seq, newest_time, covered_to) = self.inner.group.tip();
         if time > covered_to.max(newest_time) {
             let reason =
                 format!("the timeline is covered up to {}", format_time(covered_to.max(newest_time)));
             return Err(self.unavailable(point, seq.next(), reason));
         }
-        self.inner.group.seq_at(time)
+        let found = self.inner.group.seq_at(time)?;
+        // Where writes were coalesced, the state at this time may be one that was not kept.
+        if self.inner.group.catalog.read().coalescing_at(found.seq.next()) != Coalescing::PerWrite
+            && found.seq < seq
+            && self.inner.group.next_begun(found.seq)?.is_some_and(|begun| begun <= time)
+        {
+            let reason = "only the last state of each interval was kept there".into();
+            return Err(self.unavailable(point, found.seq.next(), reason));
+        }
+        Ok(found)
     }
 
     fn pick_bookmark(&self, point: &Point, kind: Option<BookmarkKind>, before: TimeNs) -> Result<SeqTime> {
@@ -170,9 +183,19 @@ impl Store {
     /// The exact points of a volume nearest to a seq that is none, on both sides.
     pub(super) fn nearest(&self, info: &VolumeInfo, seq: Seq) -> (Option<SeqTime>, Option<SeqTime>) {
         let exact = self.exact_spans(info);
+        let group = &self.inner.group;
         let point = |seq: Seq| self.with_time(seq).ok();
         let before = exact.iter().rev().find(|span| span.0 <= seq).map(|span| span.1.min(seq));
         let after = exact.iter().find(|span| span.1 >= seq).map(|span| span.0.max(seq));
+        let is_point = |seq: Seq| group.is_point(seq).unwrap_or(true);
+        let before = before.and_then(|before| match is_point(before) {
+            true => Some(before),
+            false => group.points_around(before).ok()?.0,
+        });
+        let after = after.and_then(|after| match is_point(after) {
+            true => Some(after),
+            false => group.points_around(after).ok()?.1,
+        });
         (before.and_then(point), after.and_then(point))
     }
 
@@ -208,6 +231,7 @@ impl Store {
     /// # Errors
     /// `Damaged`, `Io`.
     pub fn timeline(&self) -> Result<Timeline> {
+        self.inner.group.settle_for_reading()?;
         let (seq, time, covered_to) = self.inner.group.tip();
         let newest = SeqTime { seq, time };
         let volumes = self.volumes();
@@ -216,9 +240,22 @@ impl Store {
         let mut gaps = Vec::new();
         for volume in &volumes {
             for (from, to) in self.exact_spans(volume).into_iter().filter(|(from, _)| *from <= seq) {
-                let (from, to) = (self.with_time(from)?, self.with_time(to.min(seq))?);
-                let granularity = Granularity::Write;
-                exact.push(ExactRange { volume: volume.name.clone(), from, to, granularity });
+                for (from, to, coalescing) in self.by_coalescing(from, to.min(seq)) {
+                    let granularity = match coalescing {
+                        Coalescing::PerWrite => Granularity::Write,
+                        Coalescing::IntervalNs(length) => Granularity::IntervalNs(length),
+                        Coalescing::PerBarrier => Granularity::Barrier,
+                    };
+                    // The ends of a coalesced range are points.
+                    let group = &self.inner.group;
+                    let from = if group.is_point(from)? { Some(from) } else { group.points_around(from)?.1 };
+                    let to = if group.is_point(to)? { Some(to) } else { group.points_around(to)?.0 };
+                    let (Some(from), Some(to)) = (from, to) else { continue };
+                    if from <= to {
+                        let (from, to) = (self.with_time(from)?, self.with_time(to)?);
+                        exact.push(ExactRange { volume: volume.name.clone(), from, to, granularity });
+                    }
+                }
             }
             let spans: Vec<GapSpan> = {
                 let catalog = self.inner.group.catalog.read();
@@ -246,6 +283,16 @@ impl Store {
             bookmarks: self.bookmarks(),
             volumes,
         })
+    }
+
+    /// Cuts a range of seqs, both ends included, where writes were coalesced in another way.
+    fn by_coalescing(&self, from: Seq, to: Seq) -> Vec<(Seq, Seq, Coalescing)> {
+        let catalog = self.inner.group.catalog.read();
+        let mut cuts = vec![(from, catalog.coalescing_at(from))];
+        let within = catalog.coalescing().filter(|(behind, _)| behind.next() > from && *behind < to);
+        cuts.extend(within.map(|(behind, coalescing)| (behind.next(), coalescing)));
+        let ends = cuts.iter().skip(1).map(|(next, _)| Seq::new(next.get() - 1)).chain([to]);
+        cuts.iter().zip(ends).map(|((from, coalescing), to)| (*from, to, *coalescing)).collect()
     }
 
     fn lost_gap(&self, volume: &VolumeInfo, lost: &LostRange, newest: SeqTime) -> Result<Gap> {

@@ -5,7 +5,7 @@
 //! tail and is left out; what is missing below a frame that was vouched for is damage and is recorded as such.
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, Gaps},
     error::{Damage, Error, Result},
     format::{
         PAGE_BYTES, PAGE_LEN,
@@ -301,6 +301,10 @@ impl Recovered {
     /// the seq from which its volume exists, which is added behind them under an id that was taken before.
     fn reach_of(&self, lost: &LostFrames, kept: &[(ExtentId, Vec<ScannedFrame>)]) -> (Seq, Seq) {
         let (mut from_seq, mut to_seq) = (lost.from_seq, lost.to_seq);
+        // While a gap was open, the lost frames may have held staged records of a resync, of any seq since the gap opened.
+        if let Some(opened) = self.open_gaps_before(lost, kept) {
+            (from_seq, to_seq) = (from_seq.min(opened), to_seq.max(opened));
+        }
         let mut ids_taken = self.state.catalog.next_volume_id();
         for scanned in kept.iter().flat_map(|(_, frames)| frames) {
             let behind = lost.next_frame.is_some_and(|next| scanned.frame.header.frame >= next);
@@ -320,6 +324,22 @@ impl Recovered {
             }
         }
         (from_seq, to_seq)
+    }
+
+    /// The oldest seq that opened a gap which was still open where frames are lost.
+    fn open_gaps_before(&self, lost: &LostFrames, kept: &[(ExtentId, Vec<ScannedFrame>)]) -> Option<Seq> {
+        let mut catalog = self.state.catalog.clone();
+        let metas = kept.iter().flat_map(|(_, frames)| frames).flat_map(|frame| &frame.metas);
+        metas.filter(|meta| catalog.check(meta).is_ok()).cloned().collect::<Vec<_>>().iter().for_each(
+            |meta| {
+                catalog.apply(meta);
+            },
+        );
+        let gaps = catalog.volumes().filter_map(|volume| catalog.gaps(volume.id));
+        let open = gaps.flat_map(Gaps::iter).filter(|gap| {
+            gap.opened.seq < lost.from_seq && gap.closed.is_none_or(|closed| closed.seq >= lost.from_seq)
+        });
+        open.map(|gap| gap.opened.seq).min()
     }
 
     fn frozen_of(

@@ -80,6 +80,7 @@ impl Store {
             group.try_relocate()?;
         }
         let taps = self.step_taps();
+        group.settle_aged()?;
         if group.commit_piece(true) || taps? {
             return Ok(Stepped::More);
         }
@@ -174,6 +175,9 @@ fn sync(store: &Store, _: RunnerOptions, stop: &AtomicBool) {
     let group = &store.inner.group;
     let mut last_sync = Instant::now();
     while !stop.load(Ordering::SeqCst) {
+        if group.settle_aged().is_err() {
+            std::thread::sleep(BACKOFF);
+        }
         group.seal_aged(FRAME_AGE_NS_MAX);
         let unsynced = group.unsynced_frames();
         let due = last_sync.elapsed() >= Duration::from_nanos(FRAME_AGE_NS_MAX);

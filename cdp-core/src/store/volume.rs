@@ -112,6 +112,7 @@ impl Volume {
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let range = self.range_of(offset, len_u64(buf.len()), READ_BYTES_MAX)?;
         let group = &self.store.inner.group;
+        group.settle_for_reading()?;
         group.read_range(self.info.id, range, group.visible_seq(), buf)
     }
 
@@ -134,6 +135,7 @@ impl Volume {
     }
 
     fn snapshot_as(&self, seq: Seq, fuzzy: bool) -> Result<Snapshot> {
+        self.store.inner.group.settle_for_reading()?;
         let newest = self.store.newest();
         let unavailable = |reason: String| {
             let (before, after) = self.store.nearest(&self.info, seq);
@@ -149,6 +151,9 @@ impl Volume {
         let gap = self.store.inner.group.catalog.read().gap_at(self.info.id, seq).copied();
         if let Some(gap) = gap.filter(|_| !fuzzy) {
             return Err(unavailable(format!("it lies in a gap of the timeline ({})", gap.reason)));
+        }
+        if !fuzzy && !self.store.inner.group.is_point(seq)? {
+            return Err(unavailable("only the last state of each interval was kept there".into()));
         }
         if seq > self.store.durable_seq() && !self.store.is_read_only() {
             self.store.flush()?;

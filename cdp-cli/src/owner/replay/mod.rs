@@ -18,7 +18,7 @@ use crate::{
     output::{ReplayDocument, to_float},
 };
 use cdp_core::{
-    NewBookmark, Store, Volume,
+    Coalescing, NewBookmark, Store, Volume,
     limits::WRITE_BYTES_MAX,
     text::format_time,
     trace::{Fill, TraceFormat, TraceLine, TraceOp, TraceReader},
@@ -79,6 +79,10 @@ pub fn replay(store: &Store, request: &ReplayRequest, events: &mut dyn Events) -
             Box::new(Tapped::begin(store, target, named, tap, &interrupt)?)
         }
     };
+    let coalescing_before = store.coalescing();
+    if let Some(interval_ns) = request.interval_ns {
+        store.set_coalescing(Coalescing::IntervalNs(interval_ns))?;
+    }
     let first_captured = store.newest().seq.next();
     let mut replayer = Replayer::new(store, request, &mut *sink);
     let started = Instant::now();
@@ -101,7 +105,7 @@ pub fn replay(store: &Store, request: &ReplayRequest, events: &mut dyn Events) -
         }
     }
     let counts = replayer.counts;
-    let flushed = store.flush();
+    let flushed = store.flush().and_then(|_| store.set_coalescing(coalescing_before));
     let ended = sink.end(&interrupt);
     let elapsed = started.elapsed().as_secs_f64();
     outcome?;

@@ -67,6 +67,7 @@ impl Sample {
             first,
             last,
             staged: false,
+            continues: false,
             volume: VolumeId::new(if kind == RecordKind::Meta { 0 } else { 3 }),
             range,
             time: TimeNs::new(500 + next.get()),
