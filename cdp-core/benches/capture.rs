@@ -11,7 +11,10 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use std::{
     hint::{black_box, spin_loop},
     io::IoSlice,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -34,6 +37,18 @@ impl Target for Pool {
             Err(Refused::Exhausted { .. }) => false,
             Err(other) => panic!("{other:?}"),
         }
+    }
+}
+
+/// Memory of the size of the pool and nothing else: what the machine itself does to the latency of a copy.
+struct Plain(Mutex<Vec<u8>>);
+
+impl Target for Plain {
+    fn write(&self, number: usize, data: &[u8]) -> bool {
+        let mut memory = self.0.lock().unwrap();
+        let at = number * WRITE_BYTES % memory.len();
+        memory[at..at + WRITE_BYTES].copy_from_slice(data);
+        true
     }
 }
 
@@ -116,7 +131,7 @@ fn throughput(criterion: &mut Criterion) {
 }
 
 /// Latency of single calls by `threads` producers; `per_second` in all, or as fast as they can.
-fn latencies(pool: &Pool, threads: usize, per_second: Option<u32>) -> (Vec<u64>, u64) {
+fn latencies(pool: &Pool, target: &impl Target, threads: usize, per_second: Option<u32>) -> (Vec<u64>, u64) {
     let count = 400_000 / threads;
     let interval = per_second.map(|rate| Duration::from_secs(1) * u32::try_from(threads).unwrap() / rate);
     beside_consumer(pool, || {
@@ -135,7 +150,7 @@ fn latencies(pool: &Pool, threads: usize, per_second: Option<u32>) -> (Vec<u64>,
                                 }
                             }
                             let start = Instant::now();
-                            let taken = pool.write(number, &sources[number % SOURCES]);
+                            let taken = target.write(number, &sources[number % SOURCES]);
                             *time = u64::try_from(start.elapsed().as_nanos()).unwrap();
                             refused += u64::from(!taken);
                         }
@@ -154,22 +169,27 @@ fn latencies(pool: &Pool, threads: usize, per_second: Option<u32>) -> (Vec<u64>,
     })
 }
 
+fn print_row(name: &str, threads: usize, per_second: Option<u32>, (mut times, refused): (Vec<u64>, u64)) {
+    times.sort_unstable();
+    let at = |share: f64| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below the length")]
+        let index = (times.len() as f64 * share) as usize;
+        times[index.min(times.len() - 1)]
+    };
+    let rate = per_second.map_or("all".into(), |rate| rate.to_string());
+    let [p50, p99, p999, largest] = [0.5, 0.99, 0.999, 1.0].map(at);
+    println!("{name:>4} {threads:>2} {rate:>7} {p50:>6} {p99:>6} {p999:>7} {largest:>9} {refused:>7}");
+}
+
 fn table() {
     let pool = Pool::new(PoolOptions::default()).unwrap();
-    println!("put of 4 KiB, ns: producers, writes/s asked for, p50, p99, p99.9, largest, refused");
-    for (threads, per_second) in
-        [(1, Some(100_000)), (1, None), (2, Some(100_000)), (2, None), (8, Some(100_000)), (8, None)]
-    {
-        let (mut times, refused) = latencies(&pool, threads, per_second);
-        times.sort_unstable();
-        let at = |share: f64| {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below the length")]
-            let index = (times.len() as f64 * share) as usize;
-            times[index.min(times.len() - 1)]
-        };
-        let rate = per_second.map_or("all".into(), |rate| rate.to_string());
-        let [p50, p99, p999, largest] = [0.5, 0.99, 0.999, 1.0].map(at);
-        println!("{threads:>2} {rate:>7} {p50:>6} {p99:>6} {p999:>7} {largest:>9} {refused:>7}");
+    let plain = Plain(Mutex::new(vec![1; 64 << 20]));
+    println!("4 KiB, ns: what, producers, writes/s asked for, p50, p99, p99.9, largest, refused");
+    for per_second in [Some(100_000), None] {
+        print_row("copy", 1, per_second, latencies(&pool, &plain, 1, per_second));
+        for threads in [1, 2, 8] {
+            print_row("put", threads, per_second, latencies(&pool, &pool, threads, per_second));
+        }
     }
 }
 

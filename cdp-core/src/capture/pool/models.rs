@@ -1,9 +1,9 @@
-//! Models under loom: all interleavings (up to a bound of preemptions) of a few calls on frames of one or two slots.
+//! Models under loom: the interleavings (up to a bound of preemptions and of time) of a few calls on frames of one or two slots.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p cdp-core --lib --release loom_`, with a target directory of its own. Loom also reports
 //! any descriptor, hand-over or payload sector that two threads touch without an order between them.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stdout, reason = "tests")]
 
 use super::*;
 use crate::units::to_len;
@@ -18,10 +18,18 @@ use loom::{
 
 type Put = Result<Position, Refused>;
 
+/// Goes through all interleavings with so many preemptions, or as many as a minute allows; prints how many.
 fn model(preemptions: usize, run: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(preemptions);
-    builder.check(run);
+    builder.max_duration = Some(std::time::Duration::from_secs(60));
+    let executions = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counted = std::sync::Arc::clone(&executions);
+    builder.check(move || {
+        counted.fetch_add(1, Relaxed);
+        run();
+    });
+    println!("{} executions", executions.load(Relaxed));
 }
 
 fn pool(frames: usize, frame_slots: u32) -> Arc<Pool> {
@@ -43,6 +51,19 @@ fn put(pool: &Pool, tag: u64, sectors: usize) -> Put {
 fn spawn(pool: &Arc<Pool>, tags: Vec<u64>, sectors: usize) -> JoinHandle<Vec<(u64, Put)>> {
     let pool = Arc::clone(pool);
     thread::spawn(move || tags.into_iter().map(|tag| (tag, put(&pool, tag, sectors))).collect())
+}
+
+/// A consumer in a thread of its own: loom does not come back to what the main thread only reads.
+fn consume(pool: &Arc<Pool>, looks: usize, impatient: bool) -> JoinHandle<Log> {
+    let pool = Arc::clone(pool);
+    thread::spawn(move || {
+        let mut log = Log::default();
+        let mut consumer = pool.consumer().unwrap();
+        (0..looks).for_each(|_| {
+            log.look(&mut consumer, impatient);
+        });
+        log
+    })
 }
 
 /// What the consumer did: places and tags taken, and writes set aside.
@@ -119,16 +140,12 @@ fn loom_reserve_commit_rotate() {
 /// Goal: frames are recycled under producers that hold old words, links and hints. Method: two frames of one slot.
 #[test]
 fn loom_recycle() {
-    model(3, || {
+    model(2, || {
         let pool = pool(2, 1);
         let one = spawn(&pool, vec![1, 2], 1);
         let two = spawn(&pool, vec![3], 1);
-        let mut log = Log::default();
-        let mut consumer = pool.consumer().unwrap();
-        (0..3).for_each(|_| {
-            log.look(&mut consumer, false);
-        });
-        drop(consumer);
+        let log = consume(&pool, 3, false);
+        let log = log.join().unwrap();
         log.close(&pool, [one.join().unwrap(), two.join().unwrap()]);
     });
 }
@@ -198,12 +215,8 @@ fn loom_set_aside_against_commit() {
     model(4, || {
         let pool = pool(2, 1);
         let producer = spawn(&pool, vec![1, 2], 1);
-        let mut log = Log::default();
-        let mut consumer = pool.consumer().unwrap();
-        (0..3).for_each(|_| {
-            log.look(&mut consumer, true);
-        });
-        drop(consumer);
+        let log = consume(&pool, 3, true);
+        let log = log.join().unwrap();
         log.close(&pool, [producer.join().unwrap()]);
     });
 }
@@ -223,12 +236,8 @@ fn loom_set_aside_against_hand_over() {
                 vec![(1, result)]
             })
         };
-        let mut log = Log::default();
-        let mut consumer = pool.consumer().unwrap();
-        (0..2).for_each(|_| {
-            log.look(&mut consumer, true);
-        });
-        drop(consumer);
+        let log = consume(&pool, 2, true);
+        let log = log.join().unwrap();
         log.close(&pool, [producer.join().unwrap()]);
         assert_eq!(pool.statistics().bytes_waiting, 0);
     });
@@ -238,16 +247,12 @@ fn loom_set_aside_against_hand_over() {
 #[test]
 fn loom_chain() {
     for impatient in [false, true] {
-        model(3, move || {
+        model(2, move || {
             let pool = pool(4, 2);
             let long = spawn(&pool, vec![1], 3);
             let short = spawn(&pool, vec![2], 1);
-            let mut log = Log::default();
-            let mut consumer = pool.consumer().unwrap();
-            (0..2).for_each(|_| {
-                log.look(&mut consumer, impatient);
-            });
-            drop(consumer);
+            let log = consume(&pool, 2, impatient);
+            let log = log.join().unwrap();
             log.close(&pool, [long.join().unwrap(), short.join().unwrap()]);
         });
     }
