@@ -34,7 +34,7 @@ pub(super) struct Bits {
 }
 
 /// The words that a range of bits touches, with the mask of each.
-fn words_of(bits: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
+pub(super) fn words_of(bits: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
     let (start, end) = (bits.start, bits.end.max(bits.start));
     let last_word = if start == end { start / WORD_BITS } else { (end - 1) / WORD_BITS + 1 };
     (start / WORD_BITS..last_word).map(move |word| {
