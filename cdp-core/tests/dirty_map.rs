@@ -251,7 +251,8 @@ impl World {
                 match self.rng.below(3) {
                     0 => {
                         self.note(format_args!("abandon {token:?}"));
-                        return Ok(token.abandon());
+                        token.abandon();
+                        return Ok(());
                     }
                     1 if durable.bytes > 512 => {
                         durable.bytes -= 512 * (1 + self.rng.below(durable.bytes / 512 - 1));
