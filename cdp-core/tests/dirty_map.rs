@@ -1,7 +1,7 @@
 //! The theorem of the dirty map on the simulated disk: after any crash the claim contains every block whose content is not known to be durable
 //! at the consumer. And the tests of the tests: each deliberate defect must be found.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use cdp_core::{
     Error, Result,
@@ -251,7 +251,8 @@ impl World {
                 match self.rng.below(3) {
                     0 => {
                         self.note(format_args!("abandon {token:?}"));
-                        return Ok(token.abandon());
+                        token.abandon();
+                        return Ok(());
                     }
                     1 if durable.bytes > 512 => {
                         durable.bytes -= 512 * (1 + self.rng.below(durable.bytes / 512 - 1));
@@ -354,7 +355,6 @@ impl World {
 
     /// Runs until the storage stops or fails, or a number of steps is done.
     fn live(&mut self, file: MapFile) -> Result<(), String> {
-        let mut life = Life { file, pins: Vec::new(), tokens: Vec::new() };
         let trouble = self.rng.below(10);
         if trouble < 7 {
             self.storage.stop_at_change(self.storage.changes() + 1 + self.rng.below(40));
@@ -362,7 +362,13 @@ impl World {
             let fault = Fault::io_error(self.rng.pick(&[Call::Write, Call::Sync])).after(self.rng.below(20));
             self.storage.inject(if self.rng.chance(0.5) { fault.forever() } else { fault });
         }
-        for _ in 0..self.rng.below(150) {
+        let steps = self.rng.below(150);
+        self.go(file, steps)
+    }
+
+    fn go(&mut self, file: MapFile, steps: u64) -> Result<(), String> {
+        let mut life = Life { file, pins: Vec::new(), tokens: Vec::new() };
+        for _ in 0..steps {
             let struck = self.storage.faults_struck();
             let result = self.step(&mut life);
             self.failed |= self.storage.faults_struck() != struck;
@@ -453,6 +459,39 @@ fn run_seeds(seeds: std::ops::Range<u64>) {
 fn the_claim_covers_every_difference_after_any_crash() {
     let count = std::env::var("DIRTY_MAP_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2000);
     run_seeds(0..count);
+}
+
+/// Goal: no call is special. Method: one history for a seed, with no trouble but a stop at each of its changing calls in turn, each crashed in
+/// several ways.
+#[test]
+fn a_stop_at_every_call_is_survived() {
+    for seed in 0..12 {
+        for stop in 1.. {
+            let mut world = World::new(seed, Sabotage::default());
+            let file = world.create().unwrap();
+            world.storage.stop_at_change(world.storage.changes() + stop);
+            let mut result = world.go(file, 60);
+            let stopped = world.storage.is_stopped();
+            let storage = world.storage.clone();
+            for (number, policy) in [CrashPolicy::LoseUnsynced, CrashPolicy::KeepUnsynced]
+                .into_iter()
+                .chain([CrashPolicy::Random; 6])
+                .enumerate()
+            {
+                world.storage = storage.crash(stop * 8 + number as u64, policy);
+                let generations = world.generations.clone();
+                result = result.and_then(|()| world.open().map(drop));
+                world.generations = generations;
+            }
+            if let Err(error) = result {
+                panic!("seed {seed}, stopped at change {stop}: {error}\n{}", world.log);
+            }
+            if !stopped {
+                println!("seed {seed}: {} stops", stop - 1);
+                break;
+            }
+        }
+    }
 }
 
 /// Goal: the tests are sharp. Method: every switch, among a bounded number of seeds, which pass without it.

@@ -7,6 +7,7 @@
 //! `fuzz/run SECONDS` runs them all.
 
 mod decoders;
+mod dirty_map;
 mod mutate;
 mod pages;
 mod store;
@@ -23,7 +24,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 17] = [
     Target { name: "superblock", run: pages::superblock, seeds: pages::superblock_seeds },
     Target { name: "segment_header", run: pages::segment_header, seeds: pages::segment_header_seeds },
     Target { name: "frame", run: decoders::frame, seeds: decoders::frame_seeds },
@@ -38,6 +39,8 @@ pub const TARGETS: [Target; 15] = [
     Target { name: "trace_msr", run: text::trace_msr, seeds: text::trace_msr_seeds },
     Target { name: "policy_toml", run: text::policy_toml, seeds: text::policy_toml_seeds },
     Target { name: "policy_json", run: text::policy_json, seeds: text::policy_json_seeds },
+    Target { name: "dirty_map_wire", run: dirty_map::wire, seeds: dirty_map::wire_seeds },
+    Target { name: "dirty_map_file", run: dirty_map::file, seeds: dirty_map::file_seeds },
     Target { name: "text", run: text::text, seeds: text::text_seeds },
 ];
 

@@ -34,7 +34,7 @@ pub(super) struct Bits {
 }
 
 /// The words that a range of bits touches, with the mask of each.
-fn words_of(bits: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
+pub(super) fn words_of(bits: Range<u64>) -> impl Iterator<Item = (usize, u64)> {
     let (start, end) = (bits.start, bits.end.max(bits.start));
     let last_word = if start == end { start / WORD_BITS } else { (end - 1) / WORD_BITS + 1 };
     (start / WORD_BITS..last_word).map(move |word| {
@@ -70,15 +70,40 @@ impl Bits {
         if bits.is_empty() {
             return;
         }
+        let (first, last) = (bits.start / WORD_BITS, (bits.end - 1) / WORD_BITS);
+        if first == last {
+            return self.set_in_word(first, bits);
+        }
         let mut added = 0;
-        for (word, mask) in words_of(bits.clone()) {
+        for (word, mask) in words_of(bits) {
             let old = self.levels[0][word].fetch_or(mask, SeqCst);
             added += u64::from((mask & !old).count_ones());
         }
         if added != 0 {
             self.count.fetch_add(added, SeqCst);
         }
-        self.raise(1, bits.start / WORD_BITS, (bits.end - 1) / WORD_BITS);
+        self.raise(1, first, last);
+    }
+
+    /// As `set`, for bits of one word: what nearly every write does.
+    #[inline]
+    fn set_in_word(&self, word: u64, bits: Range<u64>) {
+        let unused = WORD_BITS - 1 - (bits.end - 1) % WORD_BITS;
+        let mask = (u64::MAX << (bits.start % WORD_BITS)) & (u64::MAX >> unused);
+        let old = self.levels[0][to_len(word)].fetch_or(mask, SeqCst);
+        if old & mask != mask {
+            self.count.fetch_add(u64::from((mask & !old).count_ones()), SeqCst);
+        }
+        fence_for_loom();
+        let mut below = word;
+        for words in &self.levels[1..] {
+            let (summary, bit) = (&words[to_len(below / WORD_BITS)], 1 << (below % WORD_BITS));
+            if summary.load(SeqCst) & bit == 0 {
+                summary.fetch_or(bit, SeqCst);
+            }
+            fence_for_loom();
+            below /= WORD_BITS;
+        }
     }
 
     /// Sets the bits of `words`, which begin at bit `first`, a multiple of 64. Bits past the end are left out.

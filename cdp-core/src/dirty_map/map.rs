@@ -13,7 +13,7 @@
 //! The lock is taken by searches, tokens and claims, never by a set.
 
 use super::{
-    bits::Bits,
+    bits::{Bits, words_of},
     shape::{ByteRange, Granularity, Shape},
     sync::{AtomicU64, Mutex},
 };
@@ -21,7 +21,7 @@ use crate::{
     Error, Result,
     limits::RESYNC_RUNS_MAX,
     sabotage::{Sabotage, Switch},
-    units::{len_u64, to_len},
+    units::len_u64,
 };
 use std::{
     fmt, io,
@@ -327,9 +327,11 @@ impl DirtyMap {
         }
         let marked = shared.marked()..blocks.end;
         for run in runs.0.iter().chain(std::iter::once(&marked)) {
-            for block in run.start.max(blocks.start)..run.end.min(blocks.end) {
-                let at = block - first_block;
-                out[to_len(at / 64)] |= 1 << (at % 64);
+            let part = run.start.max(blocks.start)..run.end.min(blocks.end).max(blocks.start);
+            if !part.is_empty() {
+                for (word, mask) in words_of(part.start - first_block..part.end - first_block) {
+                    out[word] |= mask;
+                }
             }
         }
     }

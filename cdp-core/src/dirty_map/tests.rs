@@ -5,7 +5,7 @@ use crate::{Error, io::simulated::SimRng, limits::RESYNC_RUNS_MAX};
 use std::collections::BTreeSet;
 
 fn map(bytes: u64) -> DirtyMap {
-    DirtyMap::new(bytes, Granularity::MIN).unwrap()
+    DirtyMap::new(bytes, Granularity::MIN).expect("memory for a small map")
 }
 
 fn blocks(map: &DirtyMap) -> BTreeSet<u64> {

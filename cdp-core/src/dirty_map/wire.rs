@@ -13,7 +13,21 @@
 //!
 //! A varint has 7 bits a byte, the lowest first, the upper bit set on all bytes but the last.
 //!
+//! Bytes against those of the `roaring` crate 0.11, optimized, for a map of 2^24 blocks (64 GiB at 4 KiB); bits alone are 2,097,152:
+//!
+//! | dirty blocks | here | roaring |
+//! |---|---|---|
+//! | none | 64 | 8 |
+//! | all | 73 | 3,620 |
+//! | random, 0.01 % | 5,824 | 5,410 |
+//! | random, 1 % | 256,795 | 335,982 |
+//! | random, 10 % | 1,586,281 | 2,099,208 |
+//! | random, 50 % | 2,098,496 | 2,099,208 |
+//! | random runs of 16, 10 % | 254,134 | 380,184 |
+//! | random runs of 256, 50 % | 88,888 | 93,372 |
+
 use super::{
+    bits::words_of,
     header::Base,
     map::DirtyMap,
     shape::{Granularity, Shape},
@@ -21,7 +35,7 @@ use super::{
 use crate::{
     Error, Result,
     format::{Malformed, digest::crc_around, take, take_counter, take_uuid},
-    units::{len_u64, to_len},
+    units::len_u64,
 };
 use bytes::{Buf, BufMut};
 
@@ -271,8 +285,8 @@ impl Reader {
             if after > end || (run > 0 && first == last) {
                 return Err(Malformed("wire map: runs that touch or reach past the end"));
             }
-            for block in first..after {
-                words[to_len(u64::from(block / 64))] |= 1 << (block % 64);
+            for (word, mask) in words_of(first.into()..after.into()) {
+                words[word] |= mask;
             }
             last = after;
         }
