@@ -199,7 +199,7 @@ impl Group {
         self.settle(&turn, true)
     }
 
-    /// Puts what waits into the journal so that reads of the newest state see it. Its interval goes on.
+    /// Puts what waits into the journal so that reads of the newest state see it.
     ///
     /// # Errors
     /// As [`Group::settle`].
@@ -207,7 +207,8 @@ impl Group {
         if self.waiting.lock().interval.is_empty() {
             return Ok(());
         }
+        // What a read has seen may as well be a point: a barrier that follows finds nothing left to end.
         let turn = self.take_turn();
-        self.settle(&turn, false)
+        self.settle(&turn, true)
     }
 }
