@@ -24,4 +24,5 @@ mod replay;
 mod reports;
 mod restore;
 mod support;
+mod tap;
 mod volumes;

@@ -6,6 +6,7 @@
 
 pub mod coalesce;
 pub mod ladder;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "some of it is for models and benches"))]
 pub(crate) mod pool;
 pub(crate) mod tap;
 

@@ -109,6 +109,11 @@ impl Store {
             Point::Seq(seq) if *seq > newest.seq => {
                 Err(self.unavailable(point, *seq, "it lies in the future".into()))
             }
+            Point::Seq(seq) if !self.inner.group.is_point(*seq)? => Err(self.unavailable(
+                point,
+                *seq,
+                "only the last state of each interval was kept there".into(),
+            )),
             Point::Seq(seq) => self.with_time(*seq),
             Point::Time(time) => self.resolve_time(point, *time),
             Point::Bookmark(name) => match self.bookmark(name) {
@@ -262,9 +267,12 @@ impl Store {
                 catalog.gaps(volume.id).into_iter().flat_map(Gaps::iter).copied().collect()
             };
             for gap in spans.iter().filter(|gap| gap.opened.seq <= seq) {
-                let last =
-                    gap.closed.map(|closed| Seq::new(closed.seq.get() - 1)).filter(|last| *last <= seq);
-                let to = last.map_or(Ok(newest), |last| self.with_time(last))?;
+                // Every time before that of the closing seq is in the gap, and that one is not.
+                let before = |closed: SeqTime| SeqTime {
+                    seq: Seq::new(closed.seq.get() - 1),
+                    time: TimeNs::new(closed.time.get().saturating_sub(1)).max(gap.opened.time),
+                };
+                let to = gap.closed.filter(|closed| closed.seq <= seq).map_or(newest, before);
                 let reason = gap.reason.to_string();
                 gaps.push(Gap { volume: volume.name.clone(), from: gap.opened, to, reason });
             }
