@@ -359,7 +359,7 @@ bookmarks = { kinds = ["app"], types = ["postgresql"], names = "nightly-*" }
                     keep: Keep::Every(Slots {
                         interval: 4 * HOUR,
                         per_slot: 1,
-                        prefer: BookmarkKind::ALL.to_vec(),
+                        prefer: vec![BookmarkKind::Application, BookmarkKind::FileSystem, BookmarkKind::User],
                     }),
                     bookmarks: BookmarkFilter::All,
                 },

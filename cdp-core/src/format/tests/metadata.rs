@@ -3,6 +3,7 @@
 use super::assert_cuts_are_refused;
 use crate::{
     bookmark::{Bookmark, BookmarkKind},
+    capture::Coalescing,
     catalog::{GapReason, TapRecord},
     error::SeqTime,
     format::{Malformed, meta::MetaRecord},
@@ -61,7 +62,7 @@ fn records() -> impl Strategy<Value = MetaRecord> {
     let volumes = (0..volumes_max(), names(), 1..=VOLUME_BYTES_MAX / 512, 0..COUNTER_END)
         .prop_map(|(id, name, sectors, from)| volume(id, &name, sectors * 512, from));
     let texts = ("[ -~]{0,128}", "[ -~]{0,200}");
-    let bookmarks = (names(), texts, 0..COUNTER_END, any::<[u64; 2]>(), any::<[bool; 2]>(), 0..3usize)
+    let bookmarks = (names(), texts, 0..COUNTER_END, any::<[u64; 2]>(), any::<[bool; 2]>(), 0..4usize)
         .prop_map(|(name, (app, comment), seq, [time, expires], [locked, listed], kind)| {
             let non_empty = |text: String| (!text.is_empty()).then_some(text);
             MetaRecord::BookmarkAdded(Bookmark {
@@ -94,6 +95,14 @@ fn records() -> impl Strategy<Value = MetaRecord> {
                 MetaRecord::GapClosed { volume, opened: Seq::new(opened), at }
             }
         ),
+        (0..COUNTER_END, 0..3_u8, 1..=u64::MAX).prop_map(|(behind, kind, interval)| {
+            let coalescing = match kind {
+                0 => Coalescing::PerWrite,
+                1 => Coalescing::IntervalNs(interval),
+                _ => Coalescing::PerBarrier,
+            };
+            MetaRecord::CoalescingSet { behind: Seq::new(behind), coalescing }
+        }),
         (0..volumes_max(), 1..4_u8).prop_map(|(id, code)| MetaRecord::TapSet {
             volume: VolumeId::new(id),
             state: TapRecord::from_code(code).unwrap(),
@@ -173,7 +182,7 @@ fn bounds_of_metadata_are_kept() {
 fn records_that_are_not_whole_are_refused() {
     let bytes = encoded(&MetaRecord::BookmarkAdded(bookmark("b")));
     assert_cuts_are_refused(&bytes, decode);
-    for kind in [0u16, 7, u16::MAX] {
+    for kind in [0u16, 11, u16::MAX] {
         let mut unknown = bytes.clone();
         unknown[..2].copy_from_slice(&kind.to_le_bytes());
         assert_eq!(decode(&unknown), Err(Malformed("metadata: unknown kind")));
