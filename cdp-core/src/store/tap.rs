@@ -46,11 +46,13 @@ pub struct TapOptions {
     pub pool_frames: usize,
     /// Bytes that a bit of the dirty map stands for, a power of two from 4 KiB to 1 MiB; `None`: by the size of the volume.
     pub granularity: Option<u64>,
+    /// When the tap begins, for a host that dates its writes by another clock than that of the store; `None`: now.
+    pub time: Option<TimeNs>,
 }
 
 impl Default for TapOptions {
     fn default() -> Self {
-        Self { source: SourceState::AsRecorded, pool_frames: POOL_FRAMES, granularity: None }
+        Self { source: SourceState::AsRecorded, pool_frames: POOL_FRAMES, granularity: None, time: None }
     }
 }
 
@@ -114,6 +116,8 @@ impl Store {
             map.set_all();
         }
         let state = Arc::new(TapState::new(info.id, map, reason.is_some()));
+        // What the source was before this moment nobody knows: the gap does not end before it.
+        state.unknown_before(options.time.unwrap_or_else(|| group.shared.clock.now()));
         let resync = Resync::new(state.clone(), source, info.bytes).map_err(reserve)?;
         group.attach_tap(&capture, &state, reason)?;
         let resync = Arc::new(Mutex::new(resync));
