@@ -71,9 +71,22 @@ impl Group {
     /// # Errors
     /// Those of appending. What was not taken over stays in the pool, and every tap marks from then on.
     pub(super) fn drain_captured(&self, turn: &Turn<'_>) -> Result<()> {
+        self.open_gaps_left_behind(turn)?;
         let Some(capture) = self.capture() else { return Ok(()) };
         let behind = capture.pool.boundary();
         self.drain(turn, &capture, Reach::Behind(behind))
+    }
+
+    /// Opens the gaps of volumes whose tap ended without a clean end, before anything else takes its place on the timeline: their
+    /// sources may be ahead of the store.
+    fn open_gaps_left_behind(&self, turn: &Turn<'_>) -> Result<()> {
+        loop {
+            let first = self.left_behind.lock().first().copied();
+            let Some(volume) = first else { return Ok(()) };
+            let time = self.append.lock().newest_time;
+            self.open_gap(turn, volume, time, GapReason::Unclean, &[])?;
+            self.left_behind.lock().retain(|other| *other != volume);
+        }
     }
 
     /// Takes over what is complete, without waiting for anybody. Returns whether there was anything.
@@ -316,7 +329,7 @@ impl Group {
         let attached = MetaRecord::TapSet { volume, state: TapRecord::Attached };
         let frame = {
             let turn = self.take_turn();
-            self.drain(&turn, capture, Reach::Behind(capture.pool.boundary()))?;
+            self.drain_captured(&turn)?;
             if capture.tap(volume).is_some() {
                 return Err(Error::Exists { what: "tap of volume", name: self.name_of(volume) });
             }
@@ -333,7 +346,14 @@ impl Group {
             frame
         };
         self.seal_below(frame);
-        self.wait_durable(frame).inspect_err(|_| capture.remove(volume))
+        self.wait_durable(frame).inspect_err(|_| {
+            let _turn = self.take_turn();
+            capture.remove(volume);
+            // It is recorded as attached, and nobody watches its source.
+            if !self.catalog.read().gaps(volume).is_some_and(|gaps| gaps.open().is_some()) {
+                self.left_behind.lock().push(volume);
+            }
+        })
     }
 
     /// Takes a tap off: what it captured is durable then, and whether the volume equals its source is recorded.

@@ -180,6 +180,8 @@ pub(crate) struct Group {
     poisoned: RwLock<Option<String>>,
     capture: RwLock<Option<Arc<Capture>>>,
     drain_state: Mutex<drain::DrainState>,
+    /// Volumes whose tap ended without a clean end and whose gap is not on the timeline yet.
+    left_behind: Mutex<Vec<VolumeId>>,
     pub events: Events,
     pub totals: Totals,
 }
@@ -214,6 +216,7 @@ impl Group {
             open: None,
             opened_at: TimeNs::ZERO,
         };
+        let left_behind = start.catalog.left_behind().collect();
         Self {
             manifest: Mutex::new(start.manifest),
             lineage: start.lineage,
@@ -238,6 +241,7 @@ impl Group {
             poisoned: RwLock::new(None),
             capture: RwLock::new(None),
             drain_state: Mutex::new(drain::DrainState::default()),
+            left_behind: Mutex::new(left_behind),
             events: Events::default(),
             totals: Totals::default(),
             shared,
