@@ -357,6 +357,10 @@ impl Group {
     }
 
     /// Takes a tap off: what it captured is durable then, and whether the volume equals its source is recorded.
+    ///
+    /// # Errors
+    /// Those of appending. Once the record is in the journal the tap is off, even if that could not be made durable yet: a tap that went on
+    /// behind a record which calls the volume equal would be believed after a crash.
     pub fn detach_tap(&self, capture: &Capture, tap: &Arc<TapState>) -> Result<()> {
         let volume = tap.volume();
         let frame = {
@@ -364,11 +368,30 @@ impl Group {
             self.drain(&turn, capture, Reach::Behind(capture.pool.boundary()))?;
             let equal = tap.mode() == Mode::Data && tap.wished().is_none() && tap.map().is_empty();
             let state = if equal { TapRecord::Equal } else { TapRecord::Differs };
-            self.append_records(&turn, vec![MetaRecord::TapSet { volume, state }], None)?.next()
+            let record = MetaRecord::TapSet { volume, state };
+            let frame = self.append_records(&turn, vec![record], None)?.next();
+            capture.remove(volume);
+            frame
         };
         self.seal_below(frame);
-        self.wait_durable(frame)?;
-        capture.remove(volume);
+        self.wait_durable(frame)
+    }
+
+    /// A volume is about to be written inline: when it was recorded as equal to a source, it no longer is. The record lies before the
+    /// write in the journal, so that no crash leaves the write without it.
+    ///
+    /// # Errors
+    /// Those of appending.
+    pub fn leaves_source(&self, volume: VolumeId) -> Result<()> {
+        let is_equal = || self.catalog.read().tap(volume) == Some(TapRecord::Equal);
+        if !is_equal() {
+            return Ok(());
+        }
+        let turn = self.take_turn();
+        self.drain_captured(&turn)?;
+        if is_equal() {
+            self.append_records(&turn, vec![MetaRecord::TapSet { volume, state: TapRecord::Differs }], None)?;
+        }
         Ok(())
     }
 

@@ -253,6 +253,9 @@ impl Tap {
 
     /// Stops capturing whole: writes only mark until [`Tap::resume`].
     pub fn suspend(&self) {
+        if self.state.is_ended() {
+            return;
+        }
         self.state.suspend(true);
         if self.state.mode() != Mode::Bitmap {
             let boundary = self.capture.pool.boundary();
@@ -268,6 +271,11 @@ impl Tap {
     /// How writes are taken now.
     pub fn mode(&self) -> Mode {
         self.state.mode()
+    }
+
+    /// Whether it still captures: false after [`Tap::detach`].
+    pub fn is_attached(&self) -> bool {
+        self.capture.tap(self.info.id).is_some_and(|tap| Arc::ptr_eq(&tap, &self.state))
     }
 
     /// Whether the volume is captured whole and no gap is open or about to be.
@@ -299,14 +307,16 @@ impl Tap {
     /// stopped writing.
     ///
     /// # Errors
-    /// Those of appending; the tap stays.
+    /// Those of appending. [`Tap::is_attached`] of another handle tells whether the tap stays, or is off and only its record is not durable
+    /// yet; after a crash the volume is then compared with its source.
     pub fn detach(self) -> Result<()> {
         let group = self.store.owner()?;
         self.state.end();
         let outcome = group.detach_tap(&self.capture, &self.state);
-        match &outcome {
-            Ok(()) => self.store.inner.resyncs.lock().retain(|resync| !Arc::ptr_eq(resync, &self.resync)),
-            Err(_) => self.state.end_failed(),
+        if self.is_attached() {
+            self.state.end_failed();
+        } else {
+            self.store.inner.resyncs.lock().retain(|resync| !Arc::ptr_eq(resync, &self.resync));
         }
         outcome
     }

@@ -193,6 +193,7 @@ impl Volume {
                 self.info.name
             )));
         }
+        group.leaves_source(self.info.id)?;
         Ok(group)
     }
 
