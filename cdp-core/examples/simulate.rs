@@ -6,6 +6,7 @@
 //! simulate --directed NAME 0..1000     runs histories aimed at one thing
 //! simulate --rot 0..1000               damages the stores of these seeds in many places
 //! simulate --reader 0..1000            runs a reader beside an owner at work
+//! simulate --tap 0..1000 [--shrink]    runs taps and their sources; --shrink leaves out the steps that do not matter
 //! ```
 //! Exit 0 when nothing failed, 1 when a seed failed, 2 for wrong usage.
 
@@ -16,12 +17,14 @@ use cdp_core::{
         generate::generate,
         interleaved, rot,
         simulate::{Failure, run, run_seed, shrink},
+        tap_world,
         world::Coverage,
     },
 };
 use std::{
+    fmt::{Debug, Display},
     io::Write,
-    ops::Range,
+    ops::{AddAssign, Range},
     process::ExitCode,
     sync::{
         Mutex,
@@ -42,9 +45,14 @@ fn main() -> ExitCode {
         ["--reader", range] => parse_range(range).map(|seeds| run_range(seeds, &beside_an_owner)),
         ["--directed", name, range] => parse_range(range).and_then(|seeds| run_directed(name, seeds)),
         ["--seed", seed] => parse_seed(seed).map(|seed| run_range(seed..seed + 1, &simulated)),
+        ["--tap", range] => parse_range(range).map(|seeds| run_tap(seeds, false)),
+        ["--tap", range, "--shrink"] => parse_range(range).map(|seeds| run_tap(seeds, true)),
         ["--seed", seed, "--shrink"] => parse_seed(seed).map(run_short),
-        _ => Err("give --seeds A..B, --seed N [--shrink], --directed NAME A..B, --rot A..B or --reader A..B"
-            .to_owned()),
+        _ => {
+            Err("give --seeds A..B, --seed N [--shrink], --directed NAME A..B, --rot A..B, --reader A..B or \
+                  --tap A..B [--shrink]"
+                .to_owned())
+        }
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -74,12 +82,16 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn run_range(seeds: Range<u64>, run: &Run<'_>) -> bool {
+fn run_range<C, F>(seeds: Range<u64>, run: &Run<'_, C, F>) -> bool
+where
+    C: Default + AddAssign + Copy + Debug + Send,
+    F: Display,
+{
     let next = AtomicU64::new(seeds.start);
     let failures = AtomicU64::new(0);
-    let total = Mutex::new(Coverage::default());
+    let total = Mutex::new(C::default());
     let work = || {
-        let mut own = Coverage::default();
+        let mut own = C::default();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end || failures.load(Ordering::Relaxed) >= FAILURES_MAX {
@@ -109,10 +121,26 @@ fn run_range(seeds: Range<u64>, run: &Run<'_>) -> bool {
 }
 
 /// Runs the seed of one kind of test.
-type Run<'a> = dyn Fn(u64) -> Result<Coverage, Box<Failure>> + Sync + 'a;
+type Run<'a, C, F> = dyn Fn(u64) -> Result<C, Box<F>> + Sync + 'a;
 
 fn simulated(seed: u64) -> Result<Coverage, Box<Failure>> {
     run_seed(seed, Sabotage::default())
+}
+
+fn run_tap(seeds: Range<u64>, short: bool) -> bool {
+    run_range(seeds, &|seed| {
+        let outcome = tap_world::run::run_seed(seed, Sabotage::default());
+        if !short || outcome.is_ok() {
+            return outcome;
+        }
+        match tap_world::run::shrink(&tap_world::generate::generate(seed)) {
+            Some((history, failure)) => {
+                say(&format!("the world: {:#?}", history.world));
+                Err(failure)
+            }
+            None => outcome,
+        }
+    })
 }
 
 fn damage(seed: u64) -> Result<Coverage, Box<Failure>> {

@@ -56,9 +56,10 @@ impl Capture {
         *taps = Arc::new(taps.iter().cloned().chain([tap]).collect());
     }
 
-    /// Takes a tap off.
+    /// Takes a tap off, with its wish for a gap. Called with the turn held.
     pub fn remove(&self, volume: VolumeId) {
         let mut taps = self.taps.write();
+        taps.iter().filter(|tap| tap.volume() == volume).for_each(|tap| tap.drop_wish(&self.wishes));
         *taps = Arc::new(taps.iter().filter(|tap| tap.volume() != volume).cloned().collect());
     }
 

@@ -229,7 +229,12 @@ impl TapState {
         self.ladder.end_mark();
     }
 
-    /// Time of the newest write that only marked.
+    /// The source is watched from this time on only.
+    pub fn unknown_before(&self, time: TimeNs) {
+        self.newest_marked.fetch_max(time.get(), Ordering::AcqRel);
+    }
+
+    /// Time of the newest write that only marked, or of the beginning.
     pub fn newest_marked(&self) -> TimeNs {
         TimeNs::new(self.newest_marked.load(Ordering::Acquire))
     }

@@ -172,6 +172,13 @@ impl Catalog {
         self.taps.get(&volume).copied()
     }
 
+    /// Volumes whose tap is recorded as attached and that have no open gap.
+    pub(crate) fn left_behind(&self) -> impl Iterator<Item = VolumeId> + '_ {
+        let attached = self.taps.iter().filter(|(_, record)| **record == TapRecord::Attached);
+        let open = |volume: &VolumeId| self.gaps(*volume).is_some_and(|gaps| gaps.open().is_some());
+        attached.map(|(volume, _)| *volume).filter(move |volume| !open(volume))
+    }
+
     /// The volumes in the order in which they were made.
     pub fn volumes(&self) -> impl Iterator<Item = &VolumeInfo> {
         self.volumes.values()

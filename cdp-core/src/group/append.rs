@@ -281,8 +281,12 @@ impl Group {
         frame
     }
 
-    /// Says that nothing was written up to `time`: the timeline covers it.
+    /// Says that nothing was written up to `time`: the timeline covers it. While the source of a volume is not watched, and no gap says
+    /// so yet, nobody can say that.
     pub fn cover(&self, time: TimeNs) {
+        if !self.left_behind.lock().is_empty() {
+            return;
+        }
         let mut append = self.append.lock();
         append.covered_to = append.covered_to.max(time);
     }

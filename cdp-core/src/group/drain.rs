@@ -71,9 +71,22 @@ impl Group {
     /// # Errors
     /// Those of appending. What was not taken over stays in the pool, and every tap marks from then on.
     pub(super) fn drain_captured(&self, turn: &Turn<'_>) -> Result<()> {
+        self.open_gaps_left_behind(turn)?;
         let Some(capture) = self.capture() else { return Ok(()) };
         let behind = capture.pool.boundary();
         self.drain(turn, &capture, Reach::Behind(behind))
+    }
+
+    /// Opens the gaps of volumes whose tap ended without a clean end, before anything else takes its place on the timeline: their
+    /// sources may be ahead of the store.
+    fn open_gaps_left_behind(&self, turn: &Turn<'_>) -> Result<()> {
+        loop {
+            let first = self.left_behind.lock().first().copied();
+            let Some(volume) = first else { return Ok(()) };
+            let time = self.append.lock().newest_time;
+            self.open_gap(turn, volume, time, GapReason::Unclean, &[])?;
+            self.left_behind.lock().retain(|other| *other != volume);
+        }
     }
 
     /// Takes over what is complete, without waiting for anybody. Returns whether there was anything.
@@ -316,7 +329,7 @@ impl Group {
         let attached = MetaRecord::TapSet { volume, state: TapRecord::Attached };
         let frame = {
             let turn = self.take_turn();
-            self.drain(&turn, capture, Reach::Behind(capture.pool.boundary()))?;
+            self.drain_captured(&turn)?;
             if capture.tap(volume).is_some() {
                 return Err(Error::Exists { what: "tap of volume", name: self.name_of(volume) });
             }
@@ -333,10 +346,21 @@ impl Group {
             frame
         };
         self.seal_below(frame);
-        self.wait_durable(frame).inspect_err(|_| capture.remove(volume))
+        self.wait_durable(frame).inspect_err(|_| {
+            let _turn = self.take_turn();
+            capture.remove(volume);
+            // It is recorded as attached, and nobody watches its source.
+            if !self.catalog.read().gaps(volume).is_some_and(|gaps| gaps.open().is_some()) {
+                self.left_behind.lock().push(volume);
+            }
+        })
     }
 
     /// Takes a tap off: what it captured is durable then, and whether the volume equals its source is recorded.
+    ///
+    /// # Errors
+    /// Those of appending. Once the record is in the journal the tap is off, even if that could not be made durable yet: a tap that went on
+    /// behind a record which calls the volume equal would be believed after a crash.
     pub fn detach_tap(&self, capture: &Capture, tap: &Arc<TapState>) -> Result<()> {
         let volume = tap.volume();
         let frame = {
@@ -344,11 +368,30 @@ impl Group {
             self.drain(&turn, capture, Reach::Behind(capture.pool.boundary()))?;
             let equal = tap.mode() == Mode::Data && tap.wished().is_none() && tap.map().is_empty();
             let state = if equal { TapRecord::Equal } else { TapRecord::Differs };
-            self.append_records(&turn, vec![MetaRecord::TapSet { volume, state }], None)?.next()
+            let record = MetaRecord::TapSet { volume, state };
+            let frame = self.append_records(&turn, vec![record], None)?.next();
+            capture.remove(volume);
+            frame
         };
         self.seal_below(frame);
-        self.wait_durable(frame)?;
-        capture.remove(volume);
+        self.wait_durable(frame)
+    }
+
+    /// A volume is about to be written inline: when it was recorded as equal to a source, it no longer is. The record lies before the
+    /// write in the journal, so that no crash leaves the write without it.
+    ///
+    /// # Errors
+    /// Those of appending.
+    pub fn leaves_source(&self, volume: VolumeId) -> Result<()> {
+        let is_equal = || self.catalog.read().tap(volume) == Some(TapRecord::Equal);
+        if !is_equal() {
+            return Ok(());
+        }
+        let turn = self.take_turn();
+        self.drain_captured(&turn)?;
+        if is_equal() {
+            self.append_records(&turn, vec![MetaRecord::TapSet { volume, state: TapRecord::Differs }], None)?;
+        }
         Ok(())
     }
 

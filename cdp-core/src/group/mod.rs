@@ -184,6 +184,8 @@ pub(crate) struct Group {
     capture: RwLock<Option<Arc<Capture>>>,
     drain_state: Mutex<drain::DrainState>,
     waiting: Mutex<interval::Waiting>,
+    /// Volumes whose tap ended without a clean end and whose gap is not on the timeline yet.
+    left_behind: Mutex<Vec<VolumeId>>,
     pub events: Events,
     pub totals: Totals,
 }
@@ -218,6 +220,7 @@ impl Group {
             open: None,
             opened_at: TimeNs::ZERO,
         };
+        let left_behind = start.catalog.left_behind().collect();
         Self {
             manifest: Mutex::new(start.manifest),
             lineage: start.lineage,
@@ -243,6 +246,7 @@ impl Group {
             capture: RwLock::new(None),
             drain_state: Mutex::new(drain::DrainState::default()),
             waiting: Mutex::new(interval::Waiting::default()),
+            left_behind: Mutex::new(left_behind),
             events: Events::default(),
             totals: Totals::default(),
             shared,

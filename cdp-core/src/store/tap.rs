@@ -46,11 +46,13 @@ pub struct TapOptions {
     pub pool_frames: usize,
     /// Bytes that a bit of the dirty map stands for, a power of two from 4 KiB to 1 MiB; `None`: by the size of the volume.
     pub granularity: Option<u64>,
+    /// When the tap begins, for a host that dates its writes by another clock than that of the store; `None`: now.
+    pub time: Option<TimeNs>,
 }
 
 impl Default for TapOptions {
     fn default() -> Self {
-        Self { source: SourceState::AsRecorded, pool_frames: POOL_FRAMES, granularity: None }
+        Self { source: SourceState::AsRecorded, pool_frames: POOL_FRAMES, granularity: None, time: None }
     }
 }
 
@@ -114,6 +116,8 @@ impl Store {
             map.set_all();
         }
         let state = Arc::new(TapState::new(info.id, map, reason.is_some()));
+        // What the source was before this moment nobody knows: the gap does not end before it.
+        state.unknown_before(options.time.unwrap_or_else(|| group.shared.clock.now()));
         let resync = Resync::new(state.clone(), source, info.bytes).map_err(reserve)?;
         group.attach_tap(&capture, &state, reason)?;
         let resync = Arc::new(Mutex::new(resync));
@@ -249,6 +253,9 @@ impl Tap {
 
     /// Stops capturing whole: writes only mark until [`Tap::resume`].
     pub fn suspend(&self) {
+        if self.state.is_ended() {
+            return;
+        }
         self.state.suspend(true);
         if self.state.mode() != Mode::Bitmap {
             let boundary = self.capture.pool.boundary();
@@ -264,6 +271,11 @@ impl Tap {
     /// How writes are taken now.
     pub fn mode(&self) -> Mode {
         self.state.mode()
+    }
+
+    /// Whether it still captures: false after [`Tap::detach`].
+    pub fn is_attached(&self) -> bool {
+        self.capture.tap(self.info.id).is_some_and(|tap| Arc::ptr_eq(&tap, &self.state))
     }
 
     /// Whether the volume is captured whole and no gap is open or about to be.
@@ -295,14 +307,16 @@ impl Tap {
     /// stopped writing.
     ///
     /// # Errors
-    /// Those of appending; the tap stays.
+    /// Those of appending. [`Tap::is_attached`] of another handle tells whether the tap stays, or is off and only its record is not durable
+    /// yet; after a crash the volume is then compared with its source.
     pub fn detach(self) -> Result<()> {
         let group = self.store.owner()?;
         self.state.end();
         let outcome = group.detach_tap(&self.capture, &self.state);
-        match &outcome {
-            Ok(()) => self.store.inner.resyncs.lock().retain(|resync| !Arc::ptr_eq(resync, &self.resync)),
-            Err(_) => self.state.end_failed(),
+        if self.is_attached() {
+            self.state.end_failed();
+        } else {
+            self.store.inner.resyncs.lock().retain(|resync| !Arc::ptr_eq(resync, &self.resync));
         }
         outcome
     }

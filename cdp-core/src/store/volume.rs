@@ -198,6 +198,7 @@ impl Volume {
                 self.info.name
             )));
         }
+        group.leaves_source(self.info.id)?;
         Ok(group)
     }
 

@@ -8,7 +8,7 @@
 //! - [`exhaustive`]: all short histories with a crash at each changing call.
 //! - [`interleaved`]: a reader beside an owner at work.
 //! - [`rot`]: one flipped bit anywhere.
-//! - [`pool`]: the frame pool of the tap on its own.
+//! - [`pool`]: the frame pool of the tap on its own; [`tap_world`]: taps with their sources, on the same disk.
 //!
 //! A host can drive its own storage, workload or policy the same way: make a [`model::Model`], tell it what happened,
 //! and let [`check::Checker`] compare.
@@ -28,4 +28,5 @@ pub mod pool;
 pub mod rot;
 pub mod simulate;
 pub mod stamp;
+pub mod tap_world;
 pub mod world;

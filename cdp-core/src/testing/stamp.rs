@@ -26,6 +26,11 @@ impl Stamp {
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
+
+    /// Its number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for Stamp {
@@ -109,8 +114,8 @@ pub fn first_difference(tag: VolumeTag, offset: u64, stamp: Stamp, data: &[u8]) 
     None
 }
 
-/// Says what one sector holds.
-fn inspect(tag: VolumeTag, offset: u64, sector: &[u8]) -> Found {
+/// Says what one sector, which lies at byte `offset` of a volume, holds.
+pub fn inspect(tag: VolumeTag, offset: u64, sector: &[u8]) -> Found {
     let mut first = None;
     for (chunk, at) in sector.chunks_exact(UNIT_LEN).zip((offset..).step_by(UNIT_LEN)) {
         let found = inspect_unit(tag, at, chunk);

@@ -60,7 +60,9 @@ impl Tapped {
         let untouched =
             volume.snapshot(store.newest().seq).is_ok_and(|now| matches!(now.next_data(0), Ok(None)));
         let state = if fresh && untouched { SourceState::Equal } else { SourceState::Unknown };
-        let options = TapOptions { source: state, ..TapOptions::default() };
+        // Its writes are dated by the trace, which goes on from what the store holds.
+        let time = Some(store.newest().time);
+        let options = TapOptions { source: state, time, ..TapOptions::default() };
         let tap = store.tap(volume.name(), source.clone(), options)?;
         let paced = request.throttle.is_none();
         let tapped = Self { tap, volume, named, source, paced, wait: request.wait, since_look: 0 };

@@ -289,7 +289,7 @@ impl World {
     }
 }
 
-fn fault(kind: FaultKind) -> Fault {
+pub(super) fn fault(kind: FaultKind) -> Fault {
     match kind {
         FaultKind::Write => Fault::io_error(Call::Write),
         FaultKind::ShortWrite => Fault::short_write(),

@@ -1,0 +1,74 @@
+//! How a world with taps is made, and what was met in it.
+
+use crate::{io::simulated::AtomicUnit, sabotage::Sabotage};
+use std::ops::AddAssign;
+
+/// How a world with taps is made.
+#[derive(Clone, Debug)]
+pub struct TapWorldConfig {
+    /// Decides about what the steps leave to chance.
+    pub seed: u64,
+    /// For each volume its sectors, and whether it begins with a tap.
+    pub volumes: Vec<(usize, bool)>,
+    /// Frames of the pool.
+    pub pool_frames: usize,
+    /// Granularity of the dirty maps, bytes.
+    pub granularity: u64,
+    /// What the storage writes atomically.
+    pub unit: AtomicUnit,
+    /// See [`crate::OpenOptions`].
+    pub segment_bytes: u64,
+    /// Deliberate defects.
+    pub sabotage: Sabotage,
+}
+
+macro_rules! coverage {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What was met, to see that a set of histories goes everywhere.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct TapCoverage {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl AddAssign for TapCoverage {
+            fn add_assign(&mut self, other: Self) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+coverage! {
+    /// Steps taken.
+    steps,
+    /// Writes captured whole.
+    whole,
+    /// Writes that only marked.
+    marked,
+    /// Gaps on the timeline at the end.
+    gaps,
+    /// Exact points compared.
+    points,
+    /// Bookmarks set.
+    bookmarks,
+    /// Steps carried out in the middle of a read.
+    interleaved,
+    /// Reads of sources that failed.
+    failed_reads,
+    /// Calls of the store that failed as they may.
+    failed_calls,
+    /// Crashes and kills.
+    downs,
+    /// Of these, during a call.
+    downs_in_calls,
+    /// Of these, during recovery.
+    downs_in_recovery,
+    /// Stores that stopped after a fault.
+    poisoned,
+    /// Taps attached.
+    attached,
+    /// Of these, without a comparison with the source.
+    attached_equal,
+    /// Taps taken off.
+    detached,
+}

@@ -1,0 +1,117 @@
+//! Runs histories with taps: one, many seeds, and a failing one again and again until nothing can be left out of it.
+
+use super::{
+    TapCoverage, TapWorld,
+    generate::{TapHistory, generate},
+    op::TapOp,
+};
+use crate::{
+    sabotage::Sabotage,
+    testing::simulate::{Cause, guarded},
+};
+use std::{fmt, ops::Range};
+
+/// Steps shown in front of the one that failed.
+const STEPS_SHOWN: usize = 16;
+
+/// A history that failed. Its display names the seed and the command that repeats it.
+#[derive(Debug)]
+pub struct TapFailure {
+    /// The seed.
+    pub seed: u64,
+    /// The index of the step that failed; the number of steps when it failed at the end.
+    pub step: usize,
+    /// The steps up to there.
+    pub ops: Vec<TapOp>,
+    /// What went wrong.
+    pub cause: Cause,
+    /// Arguments of the example `simulate` that run it again.
+    pub repeat: String,
+}
+
+impl fmt::Display for TapFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {} failed at step {}: {}", self.seed, self.step, self.cause)?;
+        writeln!(
+            f,
+            "repeat with: cargo run --release -p cdp-core --features testing --example simulate -- {}",
+            self.repeat
+        )?;
+        let from = self.ops.len().saturating_sub(STEPS_SHOWN);
+        for (index, op) in self.ops.iter().enumerate().skip(from) {
+            writeln!(f, "  step {index}: {op:?}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for TapFailure {}
+
+/// Runs the history of one seed.
+///
+/// # Errors
+/// When the store does something that it must not, or panics.
+pub fn run_seed(seed: u64, sabotage: Sabotage) -> Result<TapCoverage, Box<TapFailure>> {
+    let mut history = generate(seed);
+    history.world.sabotage = sabotage;
+    run(&history)
+}
+
+/// Runs the histories of many seeds, up to the first that fails.
+///
+/// # Errors
+/// As [`run_seed`].
+pub fn run_seeds(seeds: Range<u64>, sabotage: Sabotage) -> Result<TapCoverage, Box<TapFailure>> {
+    let mut total = TapCoverage::default();
+    for seed in seeds {
+        total += run_seed(seed, sabotage)?;
+    }
+    Ok(total)
+}
+
+/// Runs a history.
+///
+/// # Errors
+/// As [`run_seed`].
+pub fn run(history: &TapHistory) -> Result<TapCoverage, Box<TapFailure>> {
+    let mut done = 0;
+    let outcome = guarded(|| {
+        let mut world = TapWorld::new(history.world.clone())?;
+        for op in &history.ops {
+            world.step(op)?;
+            done += 1;
+        }
+        world.finish()?;
+        Ok(world.coverage())
+    });
+    outcome.map_err(|cause| {
+        let ops = history.ops.iter().take(done + 1).cloned().collect();
+        let (seed, repeat) = (history.world.seed, history.repeat.clone());
+        Box::new(TapFailure { seed, step: done, ops, cause, repeat })
+    })
+}
+
+/// Leaves steps out of a failing history as long as it still fails. Returns the short history and its failure; `None` when it does
+/// not fail.
+pub fn shrink(history: &TapHistory) -> Option<(TapHistory, Box<TapFailure>)> {
+    let mut failure = run(history).err()?;
+    let mut short = TapHistory { ops: failure.ops.clone(), ..history.clone() };
+    let mut length = short.ops.len().div_ceil(2);
+    while length > 0 {
+        let mut from = 0;
+        while from < short.ops.len() {
+            let mut shorter = short.clone();
+            let to = (from + length).min(shorter.ops.len());
+            shorter.ops.drain(from..to);
+            match run(&shorter) {
+                Err(still) => {
+                    short = shorter;
+                    failure = still;
+                }
+                Ok(_) => from += length,
+            }
+        }
+        length /= 2;
+    }
+    Some((short, failure))
+}
