@@ -152,6 +152,11 @@ impl Catalog {
         self.coalescing.iter().map(|(behind, coalescing)| (*behind, *coalescing))
     }
 
+    /// How the next write is coalesced.
+    pub fn coalescing_now(&self) -> Coalescing {
+        self.coalescing.values().next_back().copied().unwrap_or_default()
+    }
+
     /// How the write of a seq was coalesced.
     pub fn coalescing_at(&self, seq: Seq) -> Coalescing {
         self.coalescing.range(..seq).next_back().map_or(Coalescing::PerWrite, |(_, coalescing)| *coalescing)

@@ -218,6 +218,7 @@ impl Group {
             open: None,
             opened_at: TimeNs::ZERO,
         };
+        let coalescing = start.catalog.coalescing_now();
         Self {
             manifest: Mutex::new(start.manifest),
             lineage: start.lineage,
@@ -242,7 +243,7 @@ impl Group {
             poisoned: RwLock::new(None),
             capture: RwLock::new(None),
             drain_state: Mutex::new(drain::DrainState::default()),
-            waiting: Mutex::new(interval::Waiting::default()),
+            waiting: Mutex::new(interval::Waiting::new(coalescing)),
             events: Events::default(),
             totals: Totals::default(),
             shared,
