@@ -5,6 +5,7 @@
 //! simulate --seed 42 [--shrink]        runs one; --shrink leaves out the steps that do not matter
 //! simulate --directed NAME 0..1000     runs histories aimed at one thing
 //! simulate --rot 0..1000               damages the stores of these seeds in many places
+//! simulate --rot-intervals 0..100      damages frames of coalesced intervals
 //! simulate --reader 0..1000            runs a reader beside an owner at work
 //! ```
 //! Exit 0 when nothing failed, 1 when a seed failed, 2 for wrong usage.
@@ -39,11 +40,12 @@ fn main() -> ExitCode {
     let outcome = match arguments[..] {
         ["--seeds", range] => parse_range(range).map(|seeds| run_range(seeds, &simulated)),
         ["--rot", range] => parse_range(range).map(|seeds| run_range(seeds, &damage)),
+        ["--rot-intervals", range] => parse_range(range).map(|seeds| run_range(seeds, &damage_of_intervals)),
         ["--reader", range] => parse_range(range).map(|seeds| run_range(seeds, &beside_an_owner)),
         ["--directed", name, range] => parse_range(range).and_then(|seeds| run_directed(name, seeds)),
         ["--seed", seed] => parse_seed(seed).map(|seed| run_range(seed..seed + 1, &simulated)),
         ["--seed", seed, "--shrink"] => parse_seed(seed).map(run_short),
-        _ => Err("give --seeds A..B, --seed N [--shrink], --directed NAME A..B, --rot A..B or --reader A..B"
+        _ => Err("give --seeds A..B, --seed N [--shrink], --directed NAME A..B, --rot A..B, --rot-intervals A..B or --reader A..B"
             .to_owned()),
     };
     match outcome {
@@ -117,6 +119,10 @@ fn simulated(seed: u64) -> Result<Coverage, Box<Failure>> {
 
 fn damage(seed: u64) -> Result<Coverage, Box<Failure>> {
     rot::run_seed(seed, Sabotage::default()).map(|_| Coverage::default())
+}
+
+fn damage_of_intervals(seed: u64) -> Result<Coverage, Box<Failure>> {
+    rot::run_intervals(seed, Sabotage::default()).map(|_| Coverage::default())
 }
 
 fn beside_an_owner(seed: u64) -> Result<Coverage, Box<Failure>> {
