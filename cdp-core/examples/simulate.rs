@@ -5,6 +5,7 @@
 //! simulate --seed 42 [--shrink]        runs one; --shrink leaves out the steps that do not matter
 //! simulate --directed NAME 0..1000     runs histories aimed at one thing
 //! simulate --rot 0..1000               damages the stores of these seeds in many places
+//! simulate --rot-intervals 0..100      damages frames of coalesced intervals
 //! simulate --reader 0..1000            runs a reader beside an owner at work
 //! simulate --tap 0..1000 [--shrink]    runs taps and their sources; --shrink leaves out the steps that do not matter
 //! ```
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let outcome = match arguments[..] {
         ["--seeds", range] => parse_range(range).map(|seeds| run_range(seeds, &simulated)),
         ["--rot", range] => parse_range(range).map(|seeds| run_range(seeds, &damage)),
+        ["--rot-intervals", range] => parse_range(range).map(|seeds| run_range(seeds, &damage_of_intervals)),
         ["--reader", range] => parse_range(range).map(|seeds| run_range(seeds, &beside_an_owner)),
         ["--directed", name, range] => parse_range(range).and_then(|seeds| run_directed(name, seeds)),
         ["--seed", seed] => parse_seed(seed).map(|seed| run_range(seed..seed + 1, &simulated)),
@@ -49,8 +51,8 @@ fn main() -> ExitCode {
         ["--tap", range, "--shrink"] => parse_range(range).map(|seeds| run_tap(seeds, true)),
         ["--seed", seed, "--shrink"] => parse_seed(seed).map(run_short),
         _ => {
-            Err("give --seeds A..B, --seed N [--shrink], --directed NAME A..B, --rot A..B, --reader A..B or \
-                  --tap A..B [--shrink]"
+            Err("give --seeds A..B, --seed N [--shrink], --directed NAME A..B, --rot A..B, --rot-intervals A..B, \
+                 --reader A..B or --tap A..B [--shrink]"
                 .to_owned())
         }
     };
@@ -145,6 +147,10 @@ fn run_tap(seeds: Range<u64>, short: bool) -> bool {
 
 fn damage(seed: u64) -> Result<Coverage, Box<Failure>> {
     rot::run_seed(seed, Sabotage::default()).map(|_| Coverage::default())
+}
+
+fn damage_of_intervals(seed: u64) -> Result<Coverage, Box<Failure>> {
+    rot::run_intervals(seed, Sabotage::default()).map(|_| Coverage::default())
 }
 
 fn beside_an_owner(seed: u64) -> Result<Coverage, Box<Failure>> {

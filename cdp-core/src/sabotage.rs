@@ -49,6 +49,10 @@ pub enum Switch {
     ReplaySkipsGap,
     /// A map is marked clean before its pages are durable.
     NeedReplayClearedEarly,
+    /// Recovery keeps the parts of a coalesced interval whose last part is missing.
+    KeepCutInterval,
+    /// Every seq passes for a point, also in the middle of a coalesced interval.
+    PointWithinInterval,
 }
 
 /// The switches of dirty maps.
@@ -65,7 +69,7 @@ pub const DIRTY_MAP_SWITCHES: [Switch; 9] = [
 ];
 
 /// The switches of stores.
-pub const SWITCHES: [Switch; 12] = [
+pub const SWITCHES: [Switch; 14] = [
     Switch::SkipManifestSync,
     Switch::AcknowledgeBeforeSync,
     Switch::SkipDigestCheck,
@@ -78,6 +82,8 @@ pub const SWITCHES: [Switch; 12] = [
     Switch::MergeDropsEntry,
     Switch::SkipFooterSync,
     Switch::TrustTailPayload,
+    Switch::KeepCutInterval,
+    Switch::PointWithinInterval,
 ];
 
 /// The switches that are thrown in a store.

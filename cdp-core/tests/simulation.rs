@@ -33,10 +33,11 @@ fn part(index: u64) {
         faults,
         no_space,
         runs,
+        coalescings,
         ..
     } = coverage;
     assert!(seqs > 20 * PART && downs > 2 * PART, "writes and crashes occur: {coverage:?}");
-    let rare = [downs_in_calls, downs_in_recovery, tails_cut, rewinds, faults, no_space, runs];
+    let rare = [downs_in_calls, downs_in_recovery, tails_cut, rewinds, faults, no_space, runs, coalescings];
     assert!(rare.iter().all(|count| *count > PART / 10), "every kind of trouble occurs: {coverage:?}");
 }
 
@@ -90,6 +91,19 @@ fn frames_behind_a_hole_never_come_back() {
 #[test]
 fn a_write_of_several_frames_is_whole_or_absent() {
     directed(directed::torn_large_writes, 0..60);
+}
+
+/// Goal: a coalesced interval of several frames is there as a whole or not at all. Method: a crash in one storage call after the other.
+#[test]
+fn an_interval_of_several_frames_is_whole_or_absent() {
+    directed(directed::torn_intervals, 0..2 * directed::TORN_INTERVALS_CALLS);
+}
+
+/// Goal: no read returns a state in which a part of an interval is missing. Method: the head of one frame after the other is damaged.
+#[test]
+fn an_interval_that_lost_a_frame_is_refused() {
+    let frames: u64 = (0..4).map(|seed| passed(rot::run_intervals(seed, Sabotage::default()))).sum();
+    assert!(frames > 40, "only {frames} frames were damaged");
 }
 
 /// Goal: frames in memory survive the failure of their segment. Method: failing writes and syncs, and a crash soon after.

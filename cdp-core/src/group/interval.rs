@@ -37,6 +37,13 @@ pub(crate) struct Waiting {
     source_bytes: u64,
 }
 
+impl Waiting {
+    /// Nothing waits yet.
+    pub fn new(coalescing: Coalescing) -> Self {
+        Self { coalescing, ..Self::default() }
+    }
+}
+
 impl Group {
     /// How writes are coalesced.
     pub fn coalescing(&self) -> Coalescing {
@@ -45,11 +52,19 @@ impl Group {
 
     /// Coalesces from the next write on. Durable when this returns.
     pub fn set_coalescing(&self, coalescing: Coalescing) -> Result<()> {
-        self.append_meta(|seq, _| Ok(vec![MetaRecord::CoalescingSet { behind: seq, coalescing }]), None)?;
-        let turn = self.take_turn();
-        self.settle(&turn, true)?;
-        self.waiting.lock().coalescing = coalescing;
-        Ok(())
+        let frame = {
+            let turn = self.take_turn();
+            self.drain_captured(&turn)?;
+            self.settle(&turn, true)?;
+            let behind = self.append.lock().last_seq;
+            let frame =
+                self.append_records(&turn, vec![MetaRecord::CoalescingSet { behind, coalescing }], None)?;
+            // In the same turn, and whatever becomes of the sync: no write may wait in another way than the catalog says.
+            self.waiting.lock().coalescing = coalescing;
+            frame
+        };
+        self.seal_below(frame.next());
+        self.wait_durable(frame.next())
     }
 
     /// Lets a write wait for the end of its interval, when writes are coalesced. `None`: it is to be appended now.

@@ -221,6 +221,7 @@ impl Group {
             opened_at: TimeNs::ZERO,
         };
         let left_behind = start.catalog.left_behind().collect();
+        let coalescing = start.catalog.coalescing_now();
         Self {
             manifest: Mutex::new(start.manifest),
             lineage: start.lineage,
@@ -245,7 +246,7 @@ impl Group {
             poisoned: RwLock::new(None),
             capture: RwLock::new(None),
             drain_state: Mutex::new(drain::DrainState::default()),
-            waiting: Mutex::new(interval::Waiting::default()),
+            waiting: Mutex::new(interval::Waiting::new(coalescing)),
             left_behind: Mutex::new(left_behind),
             events: Events::default(),
             totals: Totals::default(),

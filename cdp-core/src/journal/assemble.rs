@@ -142,6 +142,7 @@ pub fn assemble(
     }
     if !sabotage.on(Switch::KeepIncompleteWrite)
         && let Some(index) = incomplete_write_from(&row)
+        && !(sabotage.on(Switch::KeepCutInterval) && begins_interval(&row[index].1))
     {
         let removed = row.drain(index..);
         let first = &removed.as_slice()[0].1.frame.header;
@@ -216,6 +217,12 @@ fn incomplete_write_from(row: &[(ExtentId, ScannedFrame)]) -> Option<usize> {
         }
     }
     incomplete_from
+}
+
+/// Whether the last of the writes in a frame that begin there is a coalesced interval.
+fn begins_interval(scanned: &ScannedFrame) -> bool {
+    let first = scanned.frame.records.iter().rfind(|record| record.takes_seq() && record.first);
+    first.is_some_and(|record| record.kind == RecordKind::Interval)
 }
 
 #[cfg(test)]

@@ -102,6 +102,8 @@ impl Store {
 
     /// The same without the check that the store reaches back to it.
     pub(super) fn resolve_named(&self, point: &Point) -> Result<SeqTime> {
+        // A write that waits for the end of its interval has its seq already.
+        self.inner.group.settle_for_reading()?;
         let newest = self.newest();
         match point {
             Point::Latest => Ok(newest),
@@ -109,11 +111,7 @@ impl Store {
             Point::Seq(seq) if *seq > newest.seq => {
                 Err(self.unavailable(point, *seq, "it lies in the future".into()))
             }
-            Point::Seq(seq) if !self.inner.group.is_point(*seq)? => Err(self.unavailable(
-                point,
-                *seq,
-                "only the last state of each interval was kept there".into(),
-            )),
+            Point::Seq(seq) if !self.inner.group.is_point(*seq)? => Err(self.not_kept(point, *seq)),
             Point::Seq(seq) => self.with_time(*seq),
             Point::Time(time) => self.resolve_time(point, *time),
             Point::Bookmark(name) => match self.bookmark(name) {
@@ -130,7 +128,6 @@ impl Store {
     }
 
     fn resolve_time(&self, point: &Point, time: TimeNs) -> Result<SeqTime> {
-        self.inner.group.settle_for_reading()?;
         let (seq, newest_time, covered_to) = self.inner.group.tip();
         if time > covered_to.max(newest_time) {
             let reason =
@@ -143,10 +140,17 @@ impl Store {
             && found.seq < seq
             && self.inner.group.next_begun(found.seq)?.is_some_and(|begun| begun <= time)
         {
-            let reason = "only the last state of each interval was kept there".into();
-            return Err(self.unavailable(point, found.seq.next(), reason));
+            return Err(self.not_kept(point, found.seq.next()));
+        }
+        if !self.inner.group.is_point(found.seq)? {
+            return Err(self.not_kept(point, found.seq));
         }
         Ok(found)
+    }
+
+    /// The answer to who asks for a state that coalescing did not keep.
+    fn not_kept(&self, point: &Point, seq: Seq) -> Error {
+        self.unavailable(point, seq, "only the last state of each interval was kept there".into())
     }
 
     fn pick_bookmark(&self, point: &Point, kind: Option<BookmarkKind>, before: TimeNs) -> Result<SeqTime> {
@@ -190,16 +194,17 @@ impl Store {
         let exact = self.exact_spans(info);
         let group = &self.inner.group;
         let point = |seq: Seq| self.with_time(seq).ok();
-        let before = exact.iter().rev().find(|span| span.0 <= seq).map(|span| span.1.min(seq));
-        let after = exact.iter().find(|span| span.1 >= seq).map(|span| span.0.max(seq));
         let is_point = |seq: Seq| group.is_point(seq).unwrap_or(true);
-        let before = before.and_then(|before| match is_point(before) {
-            true => Some(before),
-            false => group.points_around(before).ok()?.0,
+        // A span may have no point at all.
+        let before = exact.iter().rev().filter(|span| span.0 <= seq).find_map(|span| {
+            let last = span.1.min(seq);
+            let found = if is_point(last) { Some(last) } else { group.points_around(last).ok()?.0 };
+            found.filter(|found| span.0 <= *found)
         });
-        let after = after.and_then(|after| match is_point(after) {
-            true => Some(after),
-            false => group.points_around(after).ok()?.1,
+        let after = exact.iter().filter(|span| span.1 >= seq).find_map(|span| {
+            let first = span.0.max(seq);
+            let found = if is_point(first) { Some(first) } else { group.points_around(first).ok()?.1 };
+            found.filter(|found| *found <= span.1)
         });
         (before.and_then(point), after.and_then(point))
     }

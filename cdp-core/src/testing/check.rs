@@ -11,9 +11,11 @@ use super::{
 };
 use crate::{
     Snapshot, Store, Volume,
+    capture::Coalescing,
     error::{Error, Result, SeqTime},
     io::simulated::SimRng,
     point::Point,
+    store::{ExactRange, Granularity},
     units::{SECTOR_BYTES, Seq, TimeNs, len_u64, to_len},
 };
 
@@ -39,7 +41,12 @@ pub enum Thoroughness {
 
 /// Reads everything that a store shows of itself besides content.
 pub fn observe(store: &Store) -> Observation {
-    Observation { newest: store.newest(), volumes: store.volumes(), bookmarks: store.bookmarks() }
+    Observation {
+        newest: store.newest(),
+        volumes: store.volumes(),
+        bookmarks: store.bookmarks(),
+        coalescing: store.coalescing(),
+    }
 }
 
 /// Compares a store with the model.
@@ -139,8 +146,8 @@ impl<'a> Checker<'a> {
 
     /// Compares a volume at a point as a whole.
     fn whole(&mut self, index: usize, seq: Seq) -> Result<(), Mismatch> {
-        let (model, volume) = self.volumes[index].clone();
-        let snapshot = open_snapshot(&volume, seq)?;
+        let (model, _) = self.volumes[index].clone();
+        let Some(snapshot) = self.open_point(index, seq)? else { return Ok(()) };
         let image = self.model.image(index, seq);
         let mut read = |offset, buf: &mut [u8]| snapshot.read(offset, buf);
         compare_image(&model, seq, &image, "snapshot read", self.rng, &mut read)
@@ -150,7 +157,7 @@ impl<'a> Checker<'a> {
     fn places_of(&mut self, seq: Seq) -> Result<(), Mismatch> {
         let written = &self.model.history()[to_len(seq.get() - 1)];
         // A failed import leaves a seq without a volume.
-        let Some((model, volume)) = self.volumes.get(written.volume).cloned() else { return Ok(()) };
+        let Some((model, _)) = self.volumes.get(written.volume).cloned() else { return Ok(()) };
         let (start, end) = written.range();
         let length = (end - start).min(PART_SECTORS_MAX);
         let start = start + self.rng.below(end - start - length + 1);
@@ -160,12 +167,50 @@ impl<'a> Checker<'a> {
             if seq < model.exists_from || from >= to {
                 continue;
             }
-            let snapshot = open_snapshot(&volume, seq)?;
+            let Some(snapshot) = self.open_point(written.volume, seq)? else { continue };
             let image = self.model.image(written.volume, seq);
             let mut read = |offset, buf: &mut [u8]| snapshot.read(offset, buf);
             compare_range(&model, seq, &image, (from, to), "snapshot read", &mut read)?;
         }
         Ok(())
+    }
+
+    /// Opens a point. `None`: it is refused where writes were coalesced, as it may be, and the points that are named instead can be
+    /// opened.
+    fn open_point(&self, index: usize, seq: Seq) -> Result<Option<Snapshot>, Mismatch> {
+        let (model, volume) = &self.volumes[index];
+        if self.model.is_surely_point(seq, self.newest) {
+            return open_snapshot(volume, seq).map(Some);
+        }
+        let refused = match volume.snapshot(seq) {
+            Ok(snapshot) => return Ok(Some(snapshot)),
+            Err(Error::PointUnavailable(refused)) => refused,
+            Err(error) => return Err(Mismatch::failed(format!("snapshot({seq}) of {}", model.name))(error)),
+        };
+        let sure = |seq: &u64| self.model.is_surely_point(Seq::new(*seq), self.newest);
+        let last_before = (model.exists_from.get()..seq.get()).rev().find(sure).map(Seq::new);
+        let first_after = (seq.get() + 1..=self.newest.get()).find(sure).map(Seq::new);
+        let before = refused.before.map(|point| point.seq);
+        let after = refused.after.map(|point| point.seq);
+        let near = before >= last_before
+            && before.is_none_or(|before| before < seq)
+            && after.is_some_and(|after| after > seq && first_after.is_none_or(|first| after <= first));
+        if !near {
+            return Err(Mismatch::new(
+                format!("points around seq {seq} of volume '{}'", model.name),
+                format!("from {last_before:?} and up to {first_after:?}"),
+                format!("{before:?} and {after:?}"),
+            ));
+        }
+        for point in [refused.before, refused.after].into_iter().flatten() {
+            open_snapshot(volume, point.seq)?;
+            if point.time != self.model.time_of(point.seq) {
+                let what = format!("time of seq {}", point.seq);
+                let time = self.model.time_of(point.seq).to_string();
+                return Err(Mismatch::new(what, time, point.time.to_string()));
+            }
+        }
+        Ok(None)
     }
 
     /// Points before the volume existed and points in the future are refused.
@@ -202,7 +247,8 @@ impl<'a> Checker<'a> {
                 };
                 vec![(exists_from, newest), pair(), pair()]
             };
-            for (from, to) in pairs {
+            let sure = |seq: &u64| self.model.is_surely_point(Seq::new(*seq), self.newest);
+            for (from, to) in pairs.into_iter().filter(|(from, to)| sure(from) && sure(to)) {
                 self.changed_between(index, Seq::new(from), Seq::new(to))?;
             }
         }
@@ -292,6 +338,7 @@ impl<'a> Checker<'a> {
         // Behind the newest write the answer depends on how far the clock of the group has come.
         match self.store.resolve(&point) {
             Err(Error::PointUnavailable(_)) if time > newest.time || expected < oldest => Ok(()),
+            Err(Error::PointUnavailable(_)) if !self.model.is_surely_point(expected, newest.seq) => Ok(()),
             Err(error) => Err(Mismatch::failed(format!("resolve({point:?})"))(error)),
             Ok(found) if found.seq == expected && expected >= oldest => Ok(()),
             Ok(found) => {
@@ -338,17 +385,51 @@ impl<'a> Checker<'a> {
             return wrong("gaps", "none".into(), format!("{:?}", timeline.gaps));
         }
         for (model, _) in self.volumes.iter().filter(|(model, _)| model.exists_from <= self.newest) {
-            let exact: Vec<(Seq, Seq)> = timeline
-                .exact
-                .iter()
-                .filter(|range| range.volume == model.name)
-                .map(|range| (range.from.seq, range.to.seq))
-                .collect();
+            let ranges = timeline.exact.iter().filter(|range| range.volume == model.name);
+            if self.model.stretches().is_used() {
+                self.exact_ranges(model, &ranges.collect::<Vec<_>>())?;
+                continue;
+            }
+            let exact: Vec<(Seq, Seq)> = ranges.map(|range| (range.from.seq, range.to.seq)).collect();
             let expected = vec![(model.exists_from, self.newest)];
             if exact != expected {
                 let what = format!("exact ranges of volume '{}'", model.name);
                 return wrong(&what, format!("{expected:?}"), format!("{exact:?}"));
             }
+        }
+        Ok(())
+    }
+
+    /// Where writes were coalesced: the ranges ascend, begin and end with points, say how they were recorded, and leave out no state
+    /// that must be a point.
+    fn exact_ranges(&self, model: &ModelVolume, ranges: &[&ExactRange]) -> Result<(), Mismatch> {
+        let granularity = |coalescing| match coalescing {
+            Coalescing::PerWrite => Granularity::Write,
+            Coalescing::IntervalNs(length) => Granularity::IntervalNs(length),
+            Coalescing::PerBarrier => Granularity::Barrier,
+        };
+        let ascending = ranges.windows(2).all(|pair| pair[0].to.seq < pair[1].from.seq);
+        let rightly = |range: &&ExactRange| {
+            let coalescing = self.model.stretches().at(range.from.seq);
+            range.from.seq >= model.exists_from
+                && range.from.seq <= range.to.seq
+                && self.model.stretches().at(range.to.seq) == coalescing
+                && range.granularity == granularity(coalescing)
+        };
+        let shown = |seq: Seq| ranges.iter().any(|range| range.from.seq <= seq && seq <= range.to.seq);
+        let sure = (model.exists_from.get()..=self.newest.get()).map(Seq::new);
+        let missing =
+            sure.filter(|seq| self.model.is_surely_point(*seq, self.newest)).find(|seq| !shown(*seq));
+        if !ascending || !ranges.iter().all(rightly) || missing.is_some() {
+            return Err(Mismatch::new(
+                format!("timeline: exact ranges of volume '{}'", model.name),
+                format!("those of {:?}, with {missing:?}", self.model.stretches()),
+                format!("{ranges:?}"),
+            ));
+        }
+        let (_, volume) = self.volumes.iter().find(|(other, _)| other.name == model.name).expect("it is one");
+        for seq in ranges.iter().flat_map(|range| [range.from.seq, range.to.seq]) {
+            open_snapshot(volume, seq)?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use super::{
     world::WorldConfig,
 };
 use crate::{
+    capture::Coalescing,
     io::simulated::{AtomicUnit, CrashPolicy, SimRng},
     sabotage::Sabotage,
 };
@@ -26,11 +27,12 @@ fn crash(rng: &mut SimRng) -> Down {
 pub type Directed = fn(u64, Sabotage) -> History;
 
 /// All of them by name.
-pub const DIRECTED: [(&str, Directed); 4] = [
+pub const DIRECTED: [(&str, Directed); 5] = [
     ("holes-in-the-row", holes_in_the_row),
     ("torn-large-writes", torn_large_writes),
     ("frames-that-move", frames_that_move),
     ("killed-after-a-failed-sync", killed_after_a_failed_sync),
+    ("torn-intervals", torn_intervals),
 ];
 
 fn history(name: &str, seed: u64, volume_sectors: u64, sabotage: Sabotage, ops: Vec<Op>) -> History {
@@ -126,4 +128,67 @@ pub fn killed_after_a_failed_sync(seed: u64, sabotage: Sabotage) -> History {
     ops.extend([Op::Flush, Op::Flush, write(3, 3), Op::Flush]);
     ops.push(Op::Down(crash(&mut rng), Recover::default()));
     history("killed-after-a-failed-sync", seed, 128, sabotage, ops)
+}
+
+/// Changing calls of the storage in which [`torn_intervals`] crashes, seed by seed.
+pub const TORN_INTERVALS_CALLS: u64 = 24;
+/// Sectors of its volume.
+const INTERVAL_VOLUME: u64 = 6144;
+const INTERVAL_NS: i64 = 5_000_000;
+
+/// Writes of an interval of several frames: a large one, and what overlaps it with parts of blocks, so that blocks hold the remains of
+/// several writes.
+fn interval(rng: &mut SimRng) -> Vec<Op> {
+    let place = |rng: &mut SimRng, most: u64| {
+        let sector = rng.below(400);
+        Place { volume: 0, sector, sectors: 1 + rng.below(most) }
+    };
+    let mut ops = vec![write(rng.below(300), 2200 + rng.below(3000))];
+    for _ in 0..4 + rng.below(8) {
+        ops.push(match rng.below(6) {
+            0 => Op::WriteZeroes(place(rng, 20), When::Clock),
+            1 => Op::Discard(place(rng, 20), When::Clock),
+            2 => write(rng.below(3000), 1 + rng.below(60)),
+            _ => Op::Write { place: place(rng, 7), fill: Fill::Stamped, when: When::Clock, parts: 0 },
+        });
+    }
+    ops
+}
+
+/// Coalesced intervals of several frames, with a crash in one storage call after the other: in those that write an interval that ended
+/// by a flush, by its time, or by a bookmark. Afterwards writes go on, in the same way and in another.
+pub fn torn_intervals(seed: u64, sabotage: Sabotage) -> History {
+    let call = 1 + seed % TORN_INTERVALS_CALLS;
+    let variant = seed / TORN_INTERVALS_CALLS;
+    let mut rng = SimRng::new(seed);
+    let ways = [Coalescing::PerBarrier, Coalescing::IntervalNs(INTERVAL_NS.unsigned_abs())];
+    let way = ways[usize::from(variant % 2 == 1)];
+    let mut ops = vec![write(0, 64), Op::Coalesce(way)];
+    ops.extend(interval(&mut rng));
+    let recover = Recover { look_first: true, ..Recover::default() };
+    ops.extend([Op::Flush, Op::DownAt(call, crash(&mut rng), recover.clone())]);
+    ops.extend(interval(&mut rng));
+    ops.push(match rng.below(3) {
+        0 => Op::Flush,
+        1 => Op::AddBookmark { variant: 0, at: None },
+        _ => Op::Clock(INTERVAL_NS),
+    });
+    ops.extend([write(5, 9), Op::Clock(FRAME_AGE_NS), Op::Step(2), Op::Flush]);
+    ops.extend(interval(&mut rng));
+    ops.push(Op::Down(crash(&mut rng), recover));
+    ops.extend([write(rng.below(2000), 3), Op::Coalesce(Coalescing::PerWrite), write(1, 3), Op::Flush]);
+    history("torn-intervals", seed, INTERVAL_VOLUME, sabotage, ops)
+}
+
+/// Coalesced intervals of several frames, all of them durable: for what becomes of them when a frame is lost to rot.
+pub fn intervals_to_rot(seed: u64) -> History {
+    let mut rng = SimRng::new(seed);
+    let ways = [Coalescing::PerBarrier, Coalescing::IntervalNs(INTERVAL_NS.unsigned_abs())];
+    let mut ops = vec![write(0, 6000), Op::Coalesce(rng.pick(&ways))];
+    for _ in 0..2 {
+        ops.extend(interval(&mut rng));
+        ops.extend([Op::Flush, Op::Clock(INTERVAL_NS)]);
+    }
+    ops.extend([Op::Coalesce(Coalescing::PerWrite), write(1, 3), write(9, 30), Op::Flush]);
+    history("intervals-to-rot", seed, INTERVAL_VOLUME, Sabotage::default(), ops)
 }

@@ -8,6 +8,7 @@ use super::{
     world::WorldConfig,
 };
 use crate::{
+    capture::Coalescing,
     io::simulated::{AtomicUnit, CrashPolicy, SimRng},
     units::{SECTOR_BYTES, to_len},
 };
@@ -16,6 +17,11 @@ const KIB: u64 = 1024 / SECTOR_BYTES;
 const MIB: u64 = 1024 * KIB;
 /// Enough for an open frame to be committed by its age.
 const FRAME_AGE_NS: i64 = 300_000_000;
+
+/// One in so many seeds coalesces; the histories of the others do not depend on it.
+const COALESCED_EACH: u64 = 8;
+/// Which one of them.
+const COALESCED: u64 = 3;
 
 /// A world and what happens in it.
 #[derive(Clone, Debug)]
@@ -108,7 +114,39 @@ pub fn generate(seed: u64) -> History {
         }
         ops.push(op);
     }
+    if seed % COALESCED_EACH == COALESCED {
+        ops = coalesced(seed, ops);
+    }
     History { world, ops, repeat: format!("--seed {seed} --shrink") }
+}
+
+/// The steps of a history with changes of coalescing in between, and with times that lie closer to each other.
+fn coalesced(seed: u64, ops: Vec<Op>) -> Vec<Op> {
+    let mut rng = SimRng::new(seed ^ 0x00c0_a1e5);
+    let length = rng.pick(&[1_000_000, 5_000_000, 5_000_000, 1_000_000_000]);
+    let any = |rng: &mut SimRng| {
+        rng.pick(&[
+            Coalescing::IntervalNs(length),
+            Coalescing::IntervalNs(length),
+            Coalescing::PerBarrier,
+            Coalescing::PerBarrier,
+            Coalescing::PerWrite,
+        ])
+    };
+    let begins = rng.below(8);
+    let changes = rng.pick(&[0.0, 0.03, 0.1]);
+    let ticks = rng.pick(&[0.0, 0.2, 0.5]);
+    let mut out = Vec::new();
+    for (index, op) in (0..).zip(ops) {
+        if index == begins || rng.chance(changes) {
+            out.push(Op::Coalesce(any(&mut rng)));
+        }
+        if rng.chance(ticks) {
+            out.push(Op::Clock(rng.pick(&[200_000, 1_000_000, 3_000_000])));
+        }
+        out.push(op);
+    }
+    out
 }
 
 fn world(seed: u64, rng: &mut SimRng) -> WorldConfig {

@@ -1,7 +1,7 @@
 //! Tests of a store against an oracle, on a disk that crashes and fails (feature `testing`).
 //!
 //! - [`model`]: what must be true, kept in the simplest way; [`stamp`]: content that names itself.
-//! - [`check`]: compares a store with the model.
+//! - [`check`]: compares a store with the model; [`coalesced`]: what both know of coalesced writes.
 //! - [`world`]: a store on a simulated disk, its model, and the steps ([`op`]) that act on both.
 //! - [`generate`]: a random history for a seed; [`simulate`]: runs seeds, and makes a failing history short.
 //! - [`directed`]: histories aimed at one thing; [`commit_order`]: the order of syncs, which one thread cannot show.
@@ -14,6 +14,7 @@
 //! and let [`check::Checker`] compare.
 
 pub mod check;
+pub mod coalesced;
 pub mod commit_order;
 pub mod content;
 pub mod directed;

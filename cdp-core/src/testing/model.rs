@@ -11,12 +11,14 @@
 //! Memory follows the number of writes, not the size of the volumes.
 
 use super::{
+    coalesced::Stretches,
     image::{Image, Piece},
     mismatch::Mismatch,
     stamp::{Stamp, VolumeTag},
 };
 use crate::{
     bookmark::Bookmark,
+    capture::Coalescing,
     catalog::VolumeInfo,
     error::SeqTime,
     units::{SECTOR_BYTES, Seq, TimeNs, len_u64, to_len},
@@ -81,6 +83,8 @@ pub struct Observation {
     pub volumes: Vec<VolumeInfo>,
     /// The bookmarks.
     pub bookmarks: Vec<Bookmark>,
+    /// How the next write is coalesced.
+    pub coalescing: Coalescing,
 }
 
 /// The oracle.
@@ -93,6 +97,7 @@ pub struct Model {
     bookmarks: BTreeMap<String, Vec<Option<Bookmark>>>,
     perhaps_written: Option<Written>,
     perhaps_volume: Option<PerhapsVolume>,
+    stretches: Stretches,
     last_stamp: Stamp,
     tags: u16,
 }
@@ -172,6 +177,18 @@ impl Model {
         states.push(state);
     }
 
+    /// Writes are coalesced in this way from the next one on; `certain`: also after a crash.
+    pub fn coalesces(&mut self, coalescing: Coalescing, certain: bool) {
+        let behind = self.newest().seq;
+        self.stretches.set(behind, coalescing, certain);
+    }
+
+    /// A flush succeeded: where writes are coalesced by barrier, the newest state is a point.
+    pub fn barrier(&mut self) {
+        let newest = self.newest().seq;
+        self.stretches.barrier(newest);
+    }
+
     /// Takes over what a store shows after a crash or a reopen.
     ///
     /// # Errors
@@ -198,6 +215,7 @@ impl Model {
         self.perhaps_volume = None;
         self.perhaps_written = None;
         self.acknowledged = seen.newest.seq;
+        self.stretches.recovered(seen.newest.seq, seen.coalescing);
         Ok(())
     }
 
@@ -227,6 +245,25 @@ impl Model {
     pub fn newest(&self) -> SeqTime {
         let seq = Seq::new(len_u64(self.history.len()));
         SeqTime { seq, time: self.time_of(seq) }
+    }
+
+    /// How writes are coalesced.
+    pub fn stretches(&self) -> &Stretches {
+        &self.stretches
+    }
+
+    /// Whether a state must be a point, when `newest` is the newest one. Others may be points, and then they are exact.
+    pub fn is_surely_point(&self, seq: Seq, newest: Seq) -> bool {
+        if seq == Seq::ZERO || seq == newest || self.certain_bookmarks().any(|bookmark| bookmark.seq == seq) {
+            return true;
+        }
+        match self.stretches.at(seq) {
+            Coalescing::PerWrite => true,
+            Coalescing::PerBarrier => self.stretches.is_barrier(seq),
+            Coalescing::IntervalNs(length) => {
+                self.time_of(seq).get() / length != self.time_of(seq.next()).get() / length
+            }
+        }
     }
 
     /// The time of a state; that of seq 0 is 0.
@@ -278,6 +315,7 @@ impl Model {
     /// What it may not show.
     pub fn admits(&self, seen: &Observation) -> Result<(), Mismatch> {
         self.admits_newest(seen)?;
+        self.stretches.admits(seen.newest.seq, seen.coalescing)?;
         self.admits_volumes(seen)?;
         for bookmark in &seen.bookmarks {
             let known = self.bookmarks.get(&bookmark.name);

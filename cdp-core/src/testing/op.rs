@@ -1,7 +1,7 @@
 //! The steps of a history, as plain data: whatever numbers they hold, they fit any state, so that a history stays valid when
 //! steps are left out of it. That is what makes a failing one short ([`shrink`](super::simulate::shrink)).
 
-use crate::io::simulated::CrashPolicy;
+use crate::{capture::Coalescing, io::simulated::CrashPolicy};
 
 /// Where on which volume; every number is taken modulo what there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +126,8 @@ pub enum Op {
         /// The source fails after so many pieces.
         fail_after: Option<u64>,
     },
+    /// Writes are coalesced in this way from here on.
+    Coalesce(Coalescing),
     /// So many steps of background work.
     Step(u64),
     /// The clock jumps, in nanoseconds.

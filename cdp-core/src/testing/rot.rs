@@ -9,16 +9,18 @@
 
 use super::{
     check::{Checker, Thoroughness, compare_image, observe},
+    directed::intervals_to_rot,
     generate::generate,
     mismatch::Mismatch,
     model::Model,
     op::{Down, Fill, Op, Place, Recover, When},
     simulate::{Cause, Failure, guarded},
-    world::World,
+    world::{World, WorldConfig},
 };
 use crate::{
     Store,
     error::Error,
+    format::frame::FrameHeader,
     io::{
         AlignedBuf, IO_ALIGN, Storage,
         simulated::{SimRng, SimulatedStorage},
@@ -36,6 +38,8 @@ const ATTEMPTS_MAX: u64 = 64;
 const VOLUME_SECTORS_MAX: u64 = 512;
 /// Steps of a history at most.
 const STEPS_MAX: usize = 24;
+/// Steps at the end of a history with intervals that make up its last frame.
+const LAST_STEPS: usize = 3;
 const PAGE: u64 = len_u64(IO_ALIGN);
 
 /// One thing that goes wrong.
@@ -109,6 +113,67 @@ pub fn run_seed(seed: u64, sabotage: Sabotage) -> Result<u64, Box<Failure>> {
         })?;
     }
     Ok(done)
+}
+
+/// Damages the head of one frame after the other in a store with coalesced intervals of several frames. Returns how many there were.
+///
+/// # Errors
+/// The first frame where a rule does not hold.
+pub fn run_intervals(seed: u64, sabotage: Sabotage) -> Result<u64, Box<Failure>> {
+    let history = intervals_to_rot(seed);
+    let failed = |cause| {
+        let (ops, repeat) = (history.ops.clone(), format!("--rot-intervals {seed}..{}", seed + 1));
+        Box::new(Failure { seed, step: ops.len(), ops, cause, repeat })
+    };
+    let made = guarded(|| {
+        let mut world = World::new(WorldConfig { sabotage, ..history.world.clone() })?;
+        let (before, last) = history.ops.split_at(history.ops.len() - LAST_STEPS);
+        before.iter().try_for_each(|op| world.step(op))?;
+        let at_least = world.model.newest().seq;
+        last.iter().try_for_each(|op| world.step(op))?;
+        let closed = seed % 2 == 1;
+        if closed {
+            world.step(&Op::Reopen)?;
+            let store = world.store()?;
+            world.forget_store();
+            store.close().map_err(Mismatch::failed("close"))?;
+        }
+        let disk = world.storage.kill();
+        Ok(Specimen { world, disk, closed, at_least })
+    });
+    let mut specimen = made.map_err(failed)?;
+    let heads = frame_heads(&specimen.disk).map_err(|cause| failed(cause.into()))?;
+    for (extent, offset) in &heads {
+        let disk = specimen.disk.fork();
+        let outcome = guarded(|| {
+            disk.flip_bit(*extent, offset + 40, 1)
+                .map_err(|error| Mismatch::new("damaging the disk", "done", error.to_string()))?;
+            specimen.examine(&disk)
+        });
+        outcome.map_err(|cause| match cause {
+            Cause::Mismatch(mismatch) => {
+                let what = format!("frame at {offset} of {extent}, store closed: {}", specimen.closed);
+                failed(Mismatch::new(what, "right or refused", mismatch.to_string()).into())
+            }
+            panic @ Cause::Panic(_) => failed(panic),
+        })?;
+    }
+    Ok(len_u64(heads.len()))
+}
+
+/// Where frames begin.
+fn frame_heads(disk: &SimulatedStorage) -> Result<Vec<(ExtentId, u64)>, Mismatch> {
+    let broken = |error: std::io::Error| Mismatch::new("reading the disk", "done", error.to_string());
+    let mut heads = Vec::new();
+    for extent in disk.list().map_err(broken)? {
+        let size = disk.open(extent).and_then(|handle| handle.size()).map_err(broken)?;
+        for offset in (0..size / PAGE).map(|page| page * PAGE) {
+            if FrameHeader::peek(&page_of(disk, extent, offset).map_err(broken)?).is_ok() {
+                heads.push((extent, offset));
+            }
+        }
+    }
+    Ok(heads)
 }
 
 /// The steps of a seed: those of its history that leave nothing to chance afterwards.

@@ -61,6 +61,8 @@ pub struct Coverage {
     pub rewinds: u64,
     /// Faults that struck.
     pub faults: u64,
+    /// Changes of coalescing.
+    pub coalescings: u64,
     /// Calls that failed for lack of space.
     pub no_space: u64,
     /// Stores that stopped after a fault.
@@ -81,6 +83,7 @@ impl AddAssign for Coverage {
         self.tails_cut += other.tails_cut;
         self.rewinds += other.rewinds;
         self.faults += other.faults;
+        self.coalescings += other.coalescings;
         self.no_space += other.no_space;
         self.poisoned += other.poisoned;
         self.segments += other.segments;

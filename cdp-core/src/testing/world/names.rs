@@ -47,6 +47,9 @@ impl World {
             inexact_volumes: Vec::new(),
         };
         let result = self.store()?.add_bookmark(&new);
+        if matches!(result, Err(Error::PointUnavailable(_))) && !self.model.is_surely_point(seq, newest.seq) {
+            return Ok(());
+        }
         match self.judge("add_bookmark", result)? {
             Outcome::Done(bookmark) => {
                 // The state at seq 0 has no time of its own.

@@ -3,6 +3,8 @@
 use super::{HELD_MAX, Outcome, World};
 use crate::{
     Store,
+    capture::Coalescing,
+    error::Error,
     limits::WRITE_BYTES_MAX,
     testing::{
         check::{Checker, Thoroughness, compare_image, compare_range, observe},
@@ -16,6 +18,9 @@ use std::sync::Arc;
 
 impl World {
     pub(super) fn read(&mut self, place: Place) -> Result<(), Mismatch> {
+        if !self.settle()? {
+            return Ok(());
+        }
         let (volume, start, end) = self.range(place, WRITE_BYTES_MAX / SECTOR_BYTES);
         let newest = self.model.newest().seq;
         let image = self.model.image(volume, newest);
@@ -32,6 +37,11 @@ impl World {
         }
         let seq = Seq::new(from + (which >> 8) % (newest - from + 1));
         let result = self.volume(volume)?.snapshot(seq);
+        if matches!(result, Err(Error::PointUnavailable(_)))
+            && !self.model.is_surely_point(seq, Seq::new(newest))
+        {
+            return Ok(());
+        }
         if let Outcome::Done(snapshot) = self.judge("snapshot", result)? {
             self.model.acknowledge(seq);
             if self.held.len() >= HELD_MAX {
@@ -64,8 +74,12 @@ impl World {
         let store = self.store()?;
         if self.armed.is_some() {
             // Opening a point may write, and so may stop the machine: only what does not.
+            if self.model.stretches().now() != Coalescing::PerWrite {
+                return Ok(());
+            }
             return Checker::new(&store, &self.model, &mut self.rng)?.newest_state();
         }
+        self.settle()?;
         let checked = Checker::new(&store, &self.model, &mut self.rng)?.all(thoroughness);
         self.model.acknowledge(store.durable_seq());
         checked

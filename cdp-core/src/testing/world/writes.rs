@@ -2,6 +2,7 @@
 
 use super::{Outcome, START_NS, World};
 use crate::{
+    capture::Coalescing,
     error::Result,
     limits::WRITE_BYTES_MAX,
     store::Budget,
@@ -98,7 +99,9 @@ impl World {
     /// After a write that failed the newest state is the one before it.
     pub(super) fn nothing_captured(&self, call: &str) -> Result<(), Mismatch> {
         let (newest, shown) = (self.model.newest().seq, self.store()?.newest().seq);
-        if newest == shown {
+        // What waits for the end of its interval does not show yet.
+        let waits = self.model.stretches().now() != Coalescing::PerWrite && shown < newest;
+        if newest == shown || waits {
             return Ok(());
         }
         Err(Mismatch::new(
@@ -126,7 +129,36 @@ impl World {
             let found = format!("seq {seq} flushed, {durable} durable");
             return Err(Mismatch::new("flush", format!("everything up to seq {newest}"), found));
         }
+        self.model.barrier();
         Ok(())
+    }
+
+    pub(super) fn coalesce(&mut self, coalescing: Coalescing) -> Result<(), Mismatch> {
+        let (before, store) = (self.model.stretches().now(), self.store()?);
+        let result = store.set_coalescing(coalescing);
+        match self.judge("set_coalescing", result)? {
+            Outcome::Done(()) if before == coalescing => {}
+            Outcome::Done(()) => {
+                self.model.coalesces(coalescing, true);
+                self.model.acknowledge(self.model.newest().seq);
+                self.coverage.coalescings += 1;
+            }
+            Outcome::Cut => self.model.coalesces(coalescing, false),
+            // When only its sync has failed, it holds for the writes to come.
+            Outcome::Failed if store.coalescing() != before => self.model.coalesces(coalescing, false),
+            Outcome::Failed => {}
+        }
+        Ok(())
+    }
+
+    /// Ends the interval that waits, as a read does, so that what follows needs no storage for it. False when that fails as it may.
+    pub(super) fn settle(&mut self) -> Result<bool, Mismatch> {
+        if self.model.stretches().now() == Coalescing::PerWrite {
+            return Ok(true);
+        }
+        let mut sector = vec![0; to_len(SECTOR_BYTES)];
+        let result = self.volume(0)?.read(0, &mut sector);
+        Ok(matches!(self.judge("read of the first sector", result)?, Outcome::Done(())))
     }
 
     pub(super) fn volume(&self, index: usize) -> Result<crate::Volume, Mismatch> {
