@@ -350,7 +350,7 @@ impl Group {
             let _turn = self.take_turn();
             capture.remove(volume);
             // It is recorded as attached, and nobody watches its source.
-            if !self.catalog.read().gaps(volume).is_some_and(|gaps| gaps.open().is_some()) {
+            if self.catalog.read().gaps(volume).is_none_or(|gaps| gaps.open().is_none()) {
                 self.left_behind.lock().push(volume);
             }
         })

@@ -29,11 +29,13 @@ mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+#[cfg(feature = "testing")]
+pub use consumer::Stalled;
 #[cfg_attr(
     not(any(test, feature = "testing")),
     allow(unused_imports, reason = "the tap is not built on it yet")
 )]
-pub use consumer::{Consumer, Next, SetAside, Stalled, Taken};
+pub use consumer::{Consumer, Next, SetAside, Taken};
 
 use crate::{
     limits::{

@@ -120,7 +120,8 @@ pub fn generate(seed: u64) -> TapHistory {
     let weights = KINDS
         .into_iter()
         .filter_map(|(kind, weight, chance)| {
-            rng.chance(chance).then(|| (kind, scale(&mut rng, weight).max(1)))
+            // Drawn for each kind, so that leaving one out moves no other.
+            if rng.chance(chance) { Some((kind, scale(&mut rng, weight).max(1))) } else { None }
         })
         .collect();
     let character = Character {
