@@ -3,6 +3,7 @@
 use super::assert_cuts_are_refused;
 use crate::{
     bookmark::{Bookmark, BookmarkKind},
+    capture::Coalescing,
     catalog::{GapReason, TapRecord},
     error::SeqTime,
     format::{Malformed, meta::MetaRecord},
@@ -97,6 +98,14 @@ fn records() -> impl Strategy<Value = MetaRecord> {
         (0..volumes_max(), 1..4_u8).prop_map(|(id, code)| MetaRecord::TapSet {
             volume: VolumeId::new(id),
             state: TapRecord::from_code(code).unwrap(),
+        }),
+        (0..COUNTER_END, any::<u64>(), 0..3_u8).prop_map(|(behind, length, kind)| {
+            let coalescing = match kind {
+                0 => Coalescing::PerWrite,
+                1 => Coalescing::PerBarrier,
+                _ => Coalescing::IntervalNs(length.max(1)),
+            };
+            MetaRecord::CoalescingSet { behind: Seq::new(behind), coalescing }
         }),
     ]
 }
