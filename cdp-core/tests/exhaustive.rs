@@ -4,12 +4,15 @@ use cdp_core::{
     sabotage::Sabotage,
     testing::{
         check::Thoroughness,
-        exhaustive::{Exhaustive, large_alphabet, small_alphabet},
+        exhaustive::{
+            Exhaustive, coalesced_alphabet, coalesced_from_the_beginning, large_alphabet, small_alphabet,
+        },
     },
 };
 
 fn small() -> Exhaustive {
     Exhaustive {
+        before: Vec::new(),
         alphabet: small_alphabet(),
         length_max: 3,
         recovery_length_max: 1,
@@ -34,6 +37,17 @@ fn large() -> Exhaustive {
         segment_bytes: 64 << 10,
         thoroughness: Thoroughness::EverySeq,
         ..small()
+    }
+}
+
+/// As `large`, with coalesced writes; an interval may be larger than a frame.
+fn coalesced() -> Exhaustive {
+    Exhaustive {
+        before: coalesced_from_the_beginning(),
+        alphabet: coalesced_alphabet(),
+        segment_bytes: 1 << 20,
+        random_crashes: 1,
+        ..large()
     }
 }
 
@@ -66,4 +80,10 @@ fn every_crash_of_a_pair_of_large_steps_recovers_even_letters() {
 #[test]
 fn every_crash_of_a_pair_of_large_steps_recovers_odd_letters() {
     run(&large(), 1, 2);
+}
+
+/// Goal: the same for coalesced writes. Method: pairs of steps behind a first interval.
+#[test]
+fn every_crash_of_a_pair_of_coalesced_steps_recovers() {
+    run(&coalesced(), 0, 1);
 }

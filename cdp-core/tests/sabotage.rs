@@ -46,7 +46,7 @@ fn finder_of(switch: Switch) -> Finder {
         Switch::SkipDigestCheck => (fails_with_damage, 0..20),
         Switch::TruncateOnAnyBadFrame => (fails_with_damage, 0..100),
         Switch::KeepIncompleteWrite => (fails_with_large_writes, 0..60),
-        Switch::KeepCutInterval => (fails_with_intervals, 0..48),
+        Switch::KeepCutInterval => (fails_with_intervals, 0..32),
         Switch::PointWithinInterval => (fails_in_simulation, 0..50),
         Switch::DurableAcrossHoles => (fails_out_of_order, 0..20),
         Switch::CleanOlderVersion

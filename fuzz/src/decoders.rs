@@ -2,7 +2,7 @@
 
 use crate::pages::{seal, trimmed, u64_at};
 use cdp_core::{
-    Bookmark, BookmarkKind,
+    Bookmark, BookmarkKind, Coalescing,
     catalog::Catalog,
     format::{
         Malformed, PAGE_LEN, Uuid,
@@ -146,12 +146,21 @@ pub fn frame_seeds() -> Vec<Vec<u8>> {
         staged,
         part,
     ];
+    let interval = vec![
+        Record { last: false, volume: VolumeId::ZERO, ..record(RecordKind::Interval, 19, 0, 0) },
+        Record { first: false, last: false, ..record(RecordKind::Data, 18, 4, 2) },
+        Record { first: false, continues: true, ..record(RecordKind::Data, 19, 6, 20) },
+        record(RecordKind::Zero, 20, 0, 8),
+    ];
+    let rest_of_interval = vec![Record { first: false, ..record(RecordKind::Discard, 30, 4, 70) }];
     let many = (0..200).map(|number| record(RecordKind::Zero, 21 + number, number, 1)).collect();
     vec![
         trimmed(&frame_bytes(mixed, 10)),
         trimmed(&frame_bytes(vec![record(RecordKind::Stage, 1, 0, 0)], 0)),
         trimmed(&frame_bytes(many, 20)),
         trimmed(&frame_bytes(Vec::new(), 5)),
+        trimmed(&frame_bytes(interval, 10)),
+        trimmed(&frame_bytes(rest_of_interval, 10)),
     ]
 }
 
@@ -210,6 +219,8 @@ fn metas() -> Vec<MetaRecord> {
         MetaRecord::BookmarkLocked { name: "nightly-7".into(), locked: false },
         MetaRecord::BookmarkRemoved("nightly-7".into()),
         MetaRecord::PolicySet("{}".into()),
+        MetaRecord::CoalescingSet { behind: Seq::new(4), coalescing: Coalescing::IntervalNs(1_000_000_000) },
+        MetaRecord::CoalescingSet { behind: Seq::new(9), coalescing: Coalescing::PerBarrier },
     ]
 }
 

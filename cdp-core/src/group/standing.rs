@@ -32,7 +32,13 @@ impl Group {
         if self.catalog.read().bookmarks().any(|bookmark| bookmark.seq == seq) {
             return Ok(true);
         }
-        let Some(record) = self.completing(seq)?.filter(|record| record.seq == seq) else { return Ok(false) };
+        let Some(record) = self.completing(seq)?.filter(|record| record.seq == seq) else {
+            let view = self.view();
+            return match view.lost.iter().find(|lost| lost.from_seq <= seq && seq <= lost.to_seq) {
+                Some(lost) => Err(Error::Damaged(Box::new(lost.damage.clone()))),
+                None => Ok(false),
+            };
+        };
         Ok(match coalescing {
             Coalescing::PerWrite => true,
             Coalescing::PerBarrier => !record.continues,

@@ -5,6 +5,7 @@
 //! tail and is left out; what is missing below a frame that was vouched for is damage and is recorded as such.
 
 use crate::{
+    capture::Coalescing,
     catalog::{Catalog, Gaps},
     error::{Damage, Error, Result},
     format::{
@@ -270,6 +271,7 @@ impl Recovered {
         self.report.tail_frames = assembly.tail_frames;
         self.report.tail_bytes = assembly.tail_bytes;
         self.next_frame = assembly.next_frame;
+        let holes: Vec<Seq> = assembly.lost.iter().map(|lost| lost.from_seq).collect();
         for lost in assembly.lost {
             let (from_seq, to_seq) = self.reach_of(&lost, &assembly.kept);
             let damage = Damage {
@@ -295,6 +297,29 @@ impl Recovered {
             self.frozen.push(frozen);
         }
         self.last_seq = assembly.last_seq;
+        self.distrust_behind(&holes, &mut catalog);
+    }
+
+    /// A lost frame may have held the record that writes are coalesced from there on. So behind it only what a record completes, and no
+    /// interval goes on behind, is a point: where every write was one it still is.
+    fn distrust_behind(&mut self, holes: &[Seq], catalog: &mut Catalog) {
+        let now = catalog.coalescing_now();
+        let mut records = Vec::new();
+        for first in holes.iter().filter(|first| **first <= self.last_seq) {
+            if catalog.coalescing_at(*first) == Coalescing::PerWrite {
+                let behind = Seq::new(first.get().saturating_sub(1));
+                records.push(MetaRecord::CoalescingSet { behind, coalescing: Coalescing::PerBarrier });
+                catalog.apply(&records[records.len() - 1]);
+            }
+        }
+        if catalog.coalescing_now() != now {
+            records.push(MetaRecord::CoalescingSet { behind: self.last_seq, coalescing: now });
+        }
+        // They take effect, and are kept, with the last segment.
+        if let Some(frozen) = self.frozen.last_mut() {
+            let frame = frozen.frames.last().map_or(frozen.first_frame, |entry| entry.frame);
+            frozen.metas.extend(records.into_iter().map(|record| (frame, record)));
+        }
     }
 
     /// The seqs that lost frames may have touched. An import that was under way may have had staged records among them, all of

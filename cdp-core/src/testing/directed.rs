@@ -131,7 +131,7 @@ pub fn killed_after_a_failed_sync(seed: u64, sabotage: Sabotage) -> History {
 }
 
 /// Changing calls of the storage in which [`torn_intervals`] crashes, seed by seed.
-pub const TORN_INTERVALS_CALLS: u64 = 24;
+pub const TORN_INTERVALS_CALLS: u64 = 16;
 /// Sectors of its volume.
 const INTERVAL_VOLUME: u64 = 6144;
 const INTERVAL_NS: i64 = 5_000_000;
@@ -166,7 +166,10 @@ pub fn torn_intervals(seed: u64, sabotage: Sabotage) -> History {
     let mut ops = vec![write(0, 64), Op::Coalesce(way)];
     ops.extend(interval(&mut rng));
     let recover = Recover { look_first: true, ..Recover::default() };
-    ops.extend([Op::Flush, Op::DownAt(call, crash(&mut rng), recover.clone())]);
+    // Frames of a megabyte hardly ever survive chance.
+    let whole = Down::Crash { policy: CrashPolicy::KeepUnsynced, seed: rng.next_u64() };
+    let down = [Down::Kill, whole, whole, crash(&mut rng)];
+    ops.extend([Op::Flush, Op::DownAt(call, rng.pick(&down), recover.clone())]);
     ops.extend(interval(&mut rng));
     ops.push(match rng.below(3) {
         0 => Op::Flush,
@@ -175,6 +178,9 @@ pub fn torn_intervals(seed: u64, sabotage: Sabotage) -> History {
     });
     ops.extend([write(5, 9), Op::Clock(FRAME_AGE_NS), Op::Step(2), Op::Flush]);
     ops.extend(interval(&mut rng));
+    if rng.chance(0.7) {
+        ops.push(Op::Flush);
+    }
     ops.push(Op::Down(crash(&mut rng), recover));
     ops.extend([write(rng.below(2000), 3), Op::Coalesce(Coalescing::PerWrite), write(1, 3), Op::Flush]);
     history("torn-intervals", seed, INTERVAL_VOLUME, sabotage, ops)

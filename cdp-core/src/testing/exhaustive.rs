@@ -12,6 +12,7 @@ use super::{
     world::{World, WorldConfig},
 };
 use crate::{
+    capture::Coalescing,
     io::simulated::{CrashPolicy, SimulatedStorage},
     sabotage::Sabotage,
 };
@@ -19,6 +20,9 @@ use std::fmt;
 
 /// Changing calls that one letter makes at most; more would be an endless loop.
 const CHANGES_MAX: u64 = 400;
+
+/// Length of an interval of coalesced writes.
+const INTERVAL_NS: i64 = 5_000_000;
 
 /// A letter: what it is called and what it does.
 pub type Letter = (&'static str, Vec<Op>);
@@ -65,9 +69,31 @@ pub fn large_alphabet() -> Vec<Letter> {
     ]
 }
 
+/// Letters of histories that coalesce from the beginning.
+pub fn coalesced_alphabet() -> Vec<Letter> {
+    let zeroes = Place { volume: 0, sector: 6, sectors: 3 };
+    vec![
+        ("writes", vec![write(3, 1), write(4, 27), Op::WriteZeroes(zeroes, When::Clock), write(7, 1)]),
+        ("large write", vec![write(5, 2500)]),
+        ("flush", vec![Op::Flush]),
+        ("bookmark", vec![Op::AddBookmark { variant: 0, at: None }]),
+        ("interval", vec![Op::Clock(INTERVAL_NS)]),
+        ("steps", vec![Op::Clock(300_000_000), Op::Step(8)]),
+        ("by barrier", vec![Op::Coalesce(Coalescing::PerBarrier)]),
+        ("per write", vec![Op::Coalesce(Coalescing::PerWrite)]),
+    ]
+}
+
+/// Writes are coalesced by intervals: the steps before all letters of [`coalesced_alphabet`].
+pub fn coalesced_from_the_beginning() -> Vec<Op> {
+    vec![write(0, 8), Op::Coalesce(Coalescing::IntervalNs(INTERVAL_NS.unsigned_abs())), write(3, 9)]
+}
+
 /// What is run.
 #[derive(Clone, Debug)]
 pub struct Exhaustive {
+    /// Steps before every history.
+    pub before: Vec<Op>,
     /// The letters.
     pub alphabet: Vec<Letter>,
     /// Longest history.
@@ -175,6 +201,7 @@ impl Exhaustive {
             ..WorldConfig::default()
         };
         let mut world = World::new(config)?;
+        self.before.iter().try_for_each(|op| world.step(op))?;
         let (last, before) = letters.split_last().unwrap_or((&0, &[]));
         for op in before.iter().flat_map(|letter| &self.alphabet[*letter].1) {
             world.step(op)?;

@@ -240,6 +240,57 @@ fn frames_with_impossible_records_are_refused() {
     change("no room for more owners", |s| s.header.owner_epoch = OwnerEpoch::new(COUNTER_END));
 }
 
+/// A coalesced interval of eight writes behind seq 100, of which two layers are left, and a write behind it.
+fn interval() -> Sample {
+    let mut sample = Sample::new(100);
+    sample.push(RecordKind::Interval, 0, 0, false);
+    sample.push(RecordKind::Data, 5, 2, false);
+    sample.push(RecordKind::Discard, 64, 9, false);
+    sample.push(RecordKind::Data, 7, 30, true);
+    let part = |record: &mut Record, seq| record.seq = Seq::new(seq);
+    part(&mut sample.records[0], 108);
+    sample.records[0].volume = VolumeId::ZERO;
+    part(&mut sample.records[1], 107);
+    part(&mut sample.records[2], 108);
+    part(&mut sample.records[3], 108);
+    sample.records[3].continues = true;
+    sample.header.last_seq = Seq::new(108);
+    sample.push(RecordKind::Zero, 0, 1, true);
+    sample
+}
+
+/// Goal: an interval leaps over seqs and says whether it goes on; what no writer makes of it is refused. Method: one change for each rule.
+#[test]
+fn intervals_are_read_back_and_impossible_ones_refused() {
+    assert_eq!(parse(&interval().bytes()).unwrap().records, interval().records);
+    // Its beginning may lie in an earlier frame.
+    let mut rest = interval();
+    rest.records.remove(0);
+    assert_eq!(parse(&rest.bytes()).unwrap().records, rest.records);
+    let change = |what: &str, change: fn(&mut Sample)| {
+        let mut sample = interval();
+        change(&mut sample);
+        assert!(parse(&sample.bytes()).is_err(), "{what}");
+    };
+    change("an interval that leaps over nothing", |s| s.records[0].seq = Seq::new(100));
+    change("a part of a seq to come", |s| s.records[1].seq = Seq::new(109));
+    change("a part of an earlier seq", |s| s.records[1].seq = Seq::new(100));
+    change("a last part of another seq", |s| s.records[3].seq = Seq::new(107));
+    change("a leap without an interval", |s| {
+        (s.records[4].seq, s.header.last_seq) = (Seq::new(110), Seq::new(110))
+    });
+    change("an interval that is its last part", |s| s.records[0].last = true);
+    change("an interval that is not its first part", |s| s.records[0].first = false);
+    change("an interval with a range", |s| s.records[0].range.sectors = 1);
+    change("an interval at a place", |s| s.records[0].range.start = Sector::new(8));
+    change("an interval of a volume", |s| s.records[0].volume = VolumeId::new(1));
+    change("a staged interval", |s| s.records[0].staged = true);
+    change("an interval that goes on behind its first part", |s| s.records[0].continues = true);
+    change("an interval that goes on behind a part in the middle", |s| s.records[2].continues = true);
+    change("an interval within an interval", |s| s.records[2].first = true);
+    change("a staged part that goes on", |s| (s.records[4].staged, s.records[4].continues) = (true, true));
+}
+
 /// Goal: unverified lengths are bounded before anything is read by them. Method: a head page that claims the largest frame and one page more,
 /// and the largest numbers there are.
 #[test]

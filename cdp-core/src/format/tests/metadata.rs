@@ -107,6 +107,14 @@ fn records() -> impl Strategy<Value = MetaRecord> {
             volume: VolumeId::new(id),
             state: TapRecord::from_code(code).unwrap(),
         }),
+        (0..COUNTER_END, any::<u64>(), 0..3_u8).prop_map(|(behind, length, kind)| {
+            let coalescing = match kind {
+                0 => Coalescing::PerWrite,
+                1 => Coalescing::PerBarrier,
+                _ => Coalescing::IntervalNs(length.max(1)),
+            };
+            MetaRecord::CoalescingSet { behind: Seq::new(behind), coalescing }
+        }),
     ]
 }
 
