@@ -61,6 +61,7 @@ impl Group {
                 self.append_records(&turn, vec![MetaRecord::CoalescingSet { behind, coalescing }], None)?;
             // In the same turn, and whatever becomes of the sync: no write may wait in another way than the catalog says.
             self.waiting.lock().coalescing = coalescing;
+            self.coalesces.store(coalescing != Coalescing::PerWrite, Ordering::Release);
             frame
         };
         self.seal_below(frame.next());
@@ -75,6 +76,9 @@ impl Group {
         stamp: Stamp,
         rule: SeqRule,
     ) -> Result<Option<Seq>> {
+        if !self.coalesces.load(Ordering::Acquire) {
+            return Ok(None);
+        }
         let coalescing = self.waiting.lock().coalescing;
         let (volume, range, kind, data) = write.content();
         if coalescing == Coalescing::PerWrite || rule != SeqRule::Next || kind == WriteKind::Stage {
@@ -201,6 +205,9 @@ impl Group {
     /// # Errors
     /// As [`Group::settle`].
     pub fn settle_aged(&self) -> Result<()> {
+        if !self.coalesces.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let (coalescing, last) = {
             let waiting = self.waiting.lock();
             (waiting.coalescing, waiting.interval.last_time())
@@ -219,7 +226,7 @@ impl Group {
     /// # Errors
     /// As [`Group::settle`].
     pub fn settle_for_reading(&self) -> Result<()> {
-        if self.waiting.lock().interval.is_empty() {
+        if !self.coalesces.load(Ordering::Acquire) || self.waiting.lock().interval.is_empty() {
             return Ok(());
         }
         // What a read has seen may as well be a point: a barrier that follows finds nothing left to end.

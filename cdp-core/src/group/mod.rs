@@ -27,7 +27,7 @@ pub(crate) use lines::SegmentLine;
 pub(crate) use segments::{Frozen, random_uuid};
 
 use crate::{
-    capture::Capture,
+    capture::{Capture, Coalescing},
     catalog::Catalog,
     error::{Error, Result},
     event::Events,
@@ -45,7 +45,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -184,6 +184,8 @@ pub(crate) struct Group {
     capture: RwLock<Option<Arc<Capture>>>,
     drain_state: Mutex<drain::DrainState>,
     waiting: Mutex<interval::Waiting>,
+    /// Whether writes are coalesced; while they are not, nothing waits.
+    coalesces: AtomicBool,
     /// Volumes whose tap ended without a clean end and whose gap is not on the timeline yet.
     left_behind: Mutex<Vec<VolumeId>>,
     pub events: Events,
@@ -247,6 +249,7 @@ impl Group {
             capture: RwLock::new(None),
             drain_state: Mutex::new(drain::DrainState::default()),
             waiting: Mutex::new(interval::Waiting::new(coalescing)),
+            coalesces: AtomicBool::new(coalescing != Coalescing::PerWrite),
             left_behind: Mutex::new(left_behind),
             events: Events::default(),
             totals: Totals::default(),
