@@ -1,6 +1,6 @@
 //! Capture beside a production disk: what happens in the write path of the host, and nothing that could make it wait.
 //!
-//! A [`tap::TapState`] decides by its [`ladder`] whether a write goes whole into the [`pool`] or only marks its blocks in the dirty map.
+//! A `tap::TapState` decides by its `ladder` whether a write goes whole into the `pool` or only marks its blocks in the dirty map.
 //! The drain of the group (`group/drain.rs`) takes writes out of the pool in their order and appends them to the journal; `resync`
 //! copies marked blocks from the source.
 
