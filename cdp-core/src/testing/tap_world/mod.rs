@@ -4,7 +4,7 @@
 //! other threads of a host would do in between happens in the reads of the sources and in looks at the clock.
 //!
 //! - [`op`]: the steps; [`generate`]: a random history for a seed.
-//! - [`disk`]: one volume in the model; [`host`]: what the host does; [`oracle`]: what must be true.
+//! - [`disk`]: one volume in the model; [`host`]: what the host does; `oracle`: what must be true.
 
 mod config;
 pub mod disk;
