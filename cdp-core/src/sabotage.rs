@@ -49,7 +49,39 @@ pub enum Switch {
     ReplaySkipsGap,
     /// A map is marked clean before its pages are durable.
     NeedReplayClearedEarly,
+    /// A resync calls blocks clean before what it copied is durable.
+    SettleBeforeDurable,
+    /// A capture decides not to mark by one look at the mode, and not to take the write whole by another.
+    DecideFromTwoLooks,
+    /// A resync takes its seq after it has read the source.
+    SeqAfterRead,
+    /// A gap opens behind everything that the drain has taken over, wherever it belongs.
+    GapAtNewest,
+    /// A gap closes without the captured writes before it.
+    CloseGapUndrained,
+    /// A mark sets its bits and leaves the ladder where it is.
+    MarkWithoutLadder,
+    /// A tap that ended without a clean end is taken for one that was equal to its source.
+    BelieveUncleanEnd,
+    /// A bookmark takes its place without the captured writes before it.
+    BookmarkUndrained,
+    /// A resync does not read the partial block at the end of a volume.
+    SkipPartialBlock,
 }
+
+/// The switches of taps.
+pub const TAP_SWITCHES: [Switch; 10] = [
+    Switch::CleanOlderVersion,
+    Switch::SettleBeforeDurable,
+    Switch::DecideFromTwoLooks,
+    Switch::SeqAfterRead,
+    Switch::GapAtNewest,
+    Switch::CloseGapUndrained,
+    Switch::MarkWithoutLadder,
+    Switch::BelieveUncleanEnd,
+    Switch::BookmarkUndrained,
+    Switch::SkipPartialBlock,
+];
 
 /// The switches of dirty maps.
 pub const DIRTY_MAP_SWITCHES: [Switch; 9] = [
@@ -84,7 +116,7 @@ pub const SWITCHES: [Switch; 12] = [
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sabotage {
     #[cfg(feature = "testing")]
-    thrown: u32,
+    thrown: u64,
 }
 
 impl Sabotage {
@@ -92,13 +124,13 @@ impl Sabotage {
     #[cfg(feature = "testing")]
     #[must_use]
     pub const fn with(self, switch: Switch) -> Self {
-        Self { thrown: self.thrown | 1 << switch as u32 }
+        Self { thrown: self.thrown | 1u64 << switch as u32 }
     }
 
     /// Whether a switch is thrown.
     #[cfg(feature = "testing")]
     pub const fn on(self, switch: Switch) -> bool {
-        self.thrown & (1 << switch as u32) != 0
+        self.thrown & (1u64 << switch as u32) != 0
     }
 
     /// Whether a switch is thrown: never, in a build without the feature `testing`.
