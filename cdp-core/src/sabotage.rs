@@ -57,7 +57,7 @@ pub enum Switch {
     SeqAfterRead,
     /// A gap opens behind everything that the drain has taken over, wherever it belongs.
     GapAtNewest,
-    /// A gap closes without the captured writes before it.
+    /// A resync appends what it has read, and closes its gap, without the captured writes before.
     CloseGapUndrained,
     /// A mark sets its bits and leaves the ladder where it is.
     MarkWithoutLadder,

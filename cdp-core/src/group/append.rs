@@ -68,7 +68,9 @@ impl Group {
 
     fn append_as(&self, write: &PreparedWrite<'_>, stamp: Stamp, rule: SeqRule) -> Result<Seq> {
         let turn = self.take_turn();
-        self.drain_captured(&turn)?;
+        if rule == SeqRule::Next || !self.shared.sabotage.on(Switch::CloseGapUndrained) {
+            self.drain_captured(&turn)?;
+        }
         self.append_in_turn(&turn, write, stamp, rule)
     }
 
