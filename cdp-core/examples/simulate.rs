@@ -8,6 +8,7 @@
 //! simulate --rot-intervals 0..100      damages frames of coalesced intervals
 //! simulate --reader 0..1000            runs a reader beside an owner at work
 //! simulate --tap 0..1000 [--shrink]    runs taps and their sources; --shrink leaves out the steps that do not matter
+//! simulate --tap-reads 0..1000         writes to few blocks around each read of a source
 //! ```
 //! Exit 0 when nothing failed, 1 when a seed failed, 2 for wrong usage.
 
@@ -49,10 +50,15 @@ fn main() -> ExitCode {
         ["--seed", seed] => parse_seed(seed).map(|seed| run_range(seed..seed + 1, &simulated)),
         ["--tap", range] => parse_range(range).map(|seeds| run_tap(seeds, false)),
         ["--tap", range, "--shrink"] => parse_range(range).map(|seeds| run_tap(seeds, true)),
+        ["--tap-reads", range] => parse_range(range).map(|seeds| {
+            run_range(seeds, &|seed| {
+                tap_world::run::run(&tap_world::directed::writes_around_reads(seed, Sabotage::default()))
+            })
+        }),
         ["--seed", seed, "--shrink"] => parse_seed(seed).map(run_short),
         _ => {
             Err("give --seeds A..B, --seed N [--shrink], --directed NAME A..B, --rot A..B, --rot-intervals A..B, \
-                 --reader A..B or --tap A..B [--shrink]"
+                 --reader A..B, --tap A..B [--shrink] or --tap-reads A..B"
                 .to_owned())
         }
     };

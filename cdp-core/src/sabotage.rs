@@ -5,7 +5,7 @@
 
 /// A deliberate defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u64)]
 pub enum Switch {
     /// A manifest record takes effect without having been synced.
     SkipManifestSync,
@@ -53,7 +53,39 @@ pub enum Switch {
     KeepCutInterval,
     /// Every seq passes for a point, also in the middle of a coalesced interval.
     PointWithinInterval,
+    /// A resync calls blocks clean before what it copied is durable.
+    SettleBeforeDurable,
+    /// A capture decides not to mark by one look at the mode, and not to take the write whole by another.
+    DecideFromTwoLooks,
+    /// A resync takes its seq after it has read the source.
+    SeqAfterRead,
+    /// A gap opens behind everything that the drain has taken over, wherever it belongs.
+    GapAtNewest,
+    /// A resync appends what it has read, and closes its gap, without the captured writes before.
+    CloseGapUndrained,
+    /// A mark sets its bits and leaves the ladder where it is.
+    MarkWithoutLadder,
+    /// A tap that ended without a clean end is taken for one that was equal to its source.
+    BelieveUncleanEnd,
+    /// A bookmark takes its place without the captured writes before it.
+    BookmarkUndrained,
+    /// A resync does not read the partial block at the end of a volume.
+    SkipPartialBlock,
 }
+
+/// The switches of taps.
+pub const TAP_SWITCHES: [Switch; 10] = [
+    Switch::CleanOlderVersion,
+    Switch::SettleBeforeDurable,
+    Switch::DecideFromTwoLooks,
+    Switch::SeqAfterRead,
+    Switch::GapAtNewest,
+    Switch::CloseGapUndrained,
+    Switch::MarkWithoutLadder,
+    Switch::BelieveUncleanEnd,
+    Switch::BookmarkUndrained,
+    Switch::SkipPartialBlock,
+];
 
 /// The switches of dirty maps.
 pub const DIRTY_MAP_SWITCHES: [Switch; 9] = [
@@ -90,7 +122,7 @@ pub const SWITCHES: [Switch; 14] = [
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sabotage {
     #[cfg(feature = "testing")]
-    thrown: u32,
+    thrown: u64,
 }
 
 impl Sabotage {
@@ -98,13 +130,13 @@ impl Sabotage {
     #[cfg(feature = "testing")]
     #[must_use]
     pub const fn with(self, switch: Switch) -> Self {
-        Self { thrown: self.thrown | 1 << switch as u32 }
+        Self { thrown: self.thrown | 1 << switch as u64 }
     }
 
     /// Whether a switch is thrown.
     #[cfg(feature = "testing")]
     pub const fn on(self, switch: Switch) -> bool {
-        self.thrown & (1 << switch as u32) != 0
+        self.thrown & (1 << switch as u64) != 0
     }
 
     /// Whether a switch is thrown: never, in a build without the feature `testing`.

@@ -58,6 +58,15 @@ fn finder_of(switch: Switch) -> Finder {
         | Switch::ResizeWritesBeforeRead
         | Switch::ReplaySkipsGap
         | Switch::NeedReplayClearedEarly => unreachable!("found by the tests of the dirty map"),
+        Switch::SettleBeforeDurable
+        | Switch::DecideFromTwoLooks
+        | Switch::SeqAfterRead
+        | Switch::GapAtNewest
+        | Switch::CloseGapUndrained
+        | Switch::MarkWithoutLadder
+        | Switch::BelieveUncleanEnd
+        | Switch::BookmarkUndrained
+        | Switch::SkipPartialBlock => unreachable!("found by the simulation of taps"),
     }
 }
 

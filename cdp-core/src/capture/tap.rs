@@ -14,6 +14,7 @@ use super::{
 use crate::{
     catalog::GapReason,
     dirty_map::{ByteRange, DirtyMap},
+    sabotage::{Sabotage, Switch},
     units::{TimeNs, VolumeId},
 };
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -55,6 +56,7 @@ pub struct TapCounts {
 /// One tapped volume.
 pub struct TapState {
     volume: VolumeId,
+    sabotage: Sabotage,
     ladder: Ladder,
     map: DirtyMap,
     gap_is_open: AtomicBool,
@@ -70,9 +72,10 @@ pub struct TapState {
 
 impl TapState {
     /// A tap with its map. `gap_is_open`: the timeline has an open gap, so the tap begins in BITMAP.
-    pub fn new(volume: VolumeId, map: DirtyMap, gap_is_open: bool) -> Self {
+    pub fn new(volume: VolumeId, map: DirtyMap, gap_is_open: bool, sabotage: Sabotage) -> Self {
         Self {
             volume,
+            sabotage,
             ladder: Ladder::new(if gap_is_open { Mode::Bitmap } else { Mode::Data }),
             map,
             gap_is_open: AtomicBool::new(gap_is_open),
@@ -101,11 +104,27 @@ impl TapState {
         &self.map
     }
 
+    /// For a sabotaged tap, its first look at the mode.
+    pub fn first_look(&self) -> Option<Mode> {
+        self.sabotage.on(Switch::DecideFromTwoLooks).then(|| self.mode())
+    }
+
     /// Takes one write that was completed on the source. `wishes` counts the taps of the group with a wish.
-    /// `length` is that of the item, which the caller has checked.
-    pub fn capture(&self, pool: &Pool, wishes: &AtomicUsize, length: u64, item: Item<'_>) -> Captured {
+    /// `length` is that of the item, which the caller has checked; `first` see [`TapState::first_look`].
+    pub fn capture(
+        &self,
+        pool: &Pool,
+        wishes: &AtomicUsize,
+        length: u64,
+        item: Item<'_>,
+        first: Option<Mode>,
+    ) -> Captured {
         let (range, time) = (ByteRange::new(item.offset, length), item.time);
-        if self.ladder.mode() == Mode::Bitmap {
+        let mode = self.ladder.mode();
+        if first.is_some_and(|first| first != Mode::Bitmap && mode == Mode::Bitmap) {
+            return Captured::Whole;
+        }
+        if mode == Mode::Bitmap {
             self.mark(range, time, GapReason::Overload, wishes, || pool.boundary());
             return Captured::Marked;
         }
@@ -135,6 +154,10 @@ impl TapState {
         wishes: &AtomicUsize,
         boundary: impl FnOnce() -> u64,
     ) {
+        if self.sabotage.on(Switch::MarkWithoutLadder) {
+            self.map.set(range);
+            return;
+        }
         self.ladder.begin_mark();
         self.newest_marked.fetch_max(time.get(), Ordering::AcqRel);
         if !self.gap_is_open.load(Ordering::Acquire) {

@@ -69,7 +69,9 @@ impl Group {
 
     fn append_as(&self, write: &PreparedWrite<'_>, stamp: Stamp, rule: SeqRule) -> Result<Seq> {
         let turn = self.take_turn();
-        self.drain_captured(&turn)?;
+        if rule == SeqRule::Next || !self.shared.sabotage.on(Switch::CloseGapUndrained) {
+            self.drain_captured(&turn)?;
+        }
         self.append_in_turn(&turn, write, stamp, rule)
     }
 
@@ -194,7 +196,9 @@ impl Group {
     ) -> Result<()> {
         let frame = {
             let turn = self.take_turn();
-            self.drain_captured(&turn)?;
+            if !self.shared.sabotage.on(Switch::BookmarkUndrained) {
+                self.drain_captured(&turn)?;
+            }
             self.settle(&turn, true)?;
             let (seq, newest) = {
                 let append = self.append.lock();
@@ -281,14 +285,14 @@ impl Group {
         frame
     }
 
-    /// Says that nothing was written up to `time`: the timeline covers it. While the source of a volume is not watched, and no gap says
-    /// so yet, nobody can say that.
+    /// Says that nothing else was written up to `time`: the timeline covers it. What was captured before goes into the journal first, so
+    /// that no frame says so that comes before it; if it cannot, the timeline stays as it is.
     pub fn cover(&self, time: TimeNs) {
-        if !self.left_behind.lock().is_empty() {
-            return;
+        let turn = self.take_turn();
+        if self.drain_captured(&turn).is_ok() {
+            let mut append = self.append.lock();
+            append.covered_to = append.covered_to.max(time);
         }
-        let mut append = self.append.lock();
-        append.covered_to = append.covered_to.max(time);
     }
 
     /// Makes everything appended so far durable; returns the seq up to which.

@@ -20,6 +20,7 @@ use crate::{
     event::EventKind,
     format::meta::MetaRecord,
     journal::{PreparedWrite, WriteKind},
+    sabotage::Switch,
     units::{SECTOR_BYTES, Sector, SectorRange, TimeNs, VolumeId},
 };
 use std::sync::Arc;
@@ -118,6 +119,7 @@ impl Group {
     }
 
     fn drain_until(&self, turn: &Turn<'_>, capture: &Capture, reach: Reach) -> Result<()> {
+        let late = self.shared.sabotage.on(Switch::GapAtNewest);
         self.append_held(turn, capture)?;
         let mut consumer = loop {
             // With the turn held, only a short look at whether the pool is idle can be in the way.
@@ -128,8 +130,9 @@ impl Group {
         };
         loop {
             let order = consumer.order();
-            self.open_gaps(turn, capture, |wish| wish.behind < order)?;
+            self.open_gaps(turn, capture, |wish| wish.behind < order && !late)?;
             if matches!(reach, Reach::Behind(behind) if order > behind) {
+                self.open_gaps(turn, capture, |_| late)?;
                 return Ok(());
             }
             match consumer.next() {
@@ -165,7 +168,8 @@ impl Group {
     fn take_over(&self, turn: &Turn<'_>, capture: &Capture, taken: &Taken<'_>) -> Result<()> {
         // A wish that was placed before this write was begun is seen here, since the write is seen.
         let order = taken.position().order;
-        self.open_gaps(turn, capture, |wish| wish.behind < order)?;
+        let late = self.shared.sabotage.on(Switch::GapAtNewest);
+        self.open_gaps(turn, capture, |wish| wish.behind < order && !late)?;
         let joined;
         let mut parts = taken.parts();
         let first = parts.next().unwrap_or(&[]);
@@ -241,14 +245,17 @@ impl Group {
         if !capture.has_wishes() {
             return Ok(());
         }
-        for tap in capture.taps().iter() {
-            if let Some(wish) = tap.wished().filter(&due) {
-                if tap.gap_is_open() {
-                    tap.drop_wish(&capture.wishes);
-                } else {
-                    self.open_gap(turn, tap.volume(), wish.time, wish.reason, &[])?;
-                    tap.gap_opened(&capture.wishes);
-                }
+        let taps = capture.taps();
+        let mut wishes: Vec<(Wish, &Arc<TapState>)> =
+            taps.iter().filter_map(|tap| Some((tap.wished().filter(&due)?, tap))).collect();
+        // The earliest first: times never fall along the timeline, so a gap behind a later one would begin at the time of that.
+        wishes.sort_by_key(|(wish, _)| wish.time);
+        for (wish, tap) in wishes {
+            if tap.gap_is_open() {
+                tap.drop_wish(&capture.wishes);
+            } else {
+                self.open_gap(turn, tap.volume(), wish.time, wish.reason, &[])?;
+                tap.gap_opened(&capture.wishes);
             }
         }
         Ok(())
@@ -286,7 +293,9 @@ impl Group {
         let Some(capture) = self.capture() else { return Ok(false) };
         let frame = {
             let turn = self.take_turn();
-            self.drain(&turn, &capture, Reach::Behind(capture.pool.boundary()))?;
+            if !self.shared.sabotage.on(Switch::CloseGapUndrained) {
+                self.drain(&turn, &capture, Reach::Behind(capture.pool.boundary()))?;
+            }
             let volume = tap.volume();
             let opened =
                 self.catalog.read().gaps(volume).and_then(|gaps| gaps.open()).map(|gap| gap.opened.seq);

@@ -14,6 +14,7 @@ use crate::{
     group::{Group, Stamp},
     io::AlignedBuf,
     journal::PreparedWrite,
+    sabotage::Switch,
     units::{BLOCK_BYTES, FrameNo, SECTOR_BYTES, Sector, SectorRange, TimeNs, len_u64, to_len},
 };
 use std::{io, sync::Arc};
@@ -180,10 +181,15 @@ impl Resync {
     /// Copies what differs of one dirty run.
     fn copy(&mut self, group: &Group, token: InResync) -> Result<Step> {
         let range = token.range();
-        let end = range.end().min(self.volume_bytes);
+        let sabotage = group.shared.sabotage;
+        let mut end = range.end().min(self.volume_bytes);
+        if sabotage.on(Switch::SkipPartialBlock) {
+            end -= end % BLOCK_BYTES;
+        }
         self.cursor = token.first_block() + token.blocks();
         // The seq first, then the read: whatever is captured after this has a higher seq and wins.
-        let seq = group.take_stage(self.tap.volume(), Stamp::Captured(TimeNs::ZERO))?;
+        let take_seq = || group.take_stage(self.tap.volume(), Stamp::Captured(TimeNs::ZERO));
+        let mut seq = take_seq()?;
         let mut at = range.offset;
         while at < end {
             let len = to_len((end - at).min(PIECE_BYTES));
@@ -191,6 +197,9 @@ impl Resync {
             let read = self.source.read_at(at, buffer);
             read.map_err(|error| Error::io("read", "the source of the resync", error))?;
             self.counts.source_bytes_read += len_u64(len);
+            if sabotage.on(Switch::SeqAfterRead) {
+                seq = take_seq()?;
+            }
             let differing = group.differing(self.tap.volume(), at / BLOCK_BYTES, buffer)?;
             for run in differing {
                 let data = &buffer[run.clone()];
@@ -203,15 +212,17 @@ impl Resync {
             at += len_u64(len);
         }
         let durable_below = group.appended_below();
-        self.in_flight.push(InFlight { token, bytes: end - range.offset, durable_below });
+        self.in_flight.push(InFlight { token, bytes: range.bytes, durable_below });
         Ok(Step::More)
     }
 
     /// Turns clean what has become durable.
     fn settle(&mut self, group: &Group) {
         let durable = group.durable_frame();
-        let (done, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.in_flight).into_iter().partition(|piece| piece.durable_below <= durable);
+        let early = group.shared.sabotage.on(Switch::SettleBeforeDurable);
+        let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.in_flight)
+            .into_iter()
+            .partition(|piece| early || piece.durable_below <= durable);
         self.in_flight = waiting;
         done.into_iter().for_each(|piece| piece.token.clean());
     }

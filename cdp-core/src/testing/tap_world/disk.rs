@@ -33,6 +33,14 @@ struct Unflushed {
     stamp: Stamp,
 }
 
+/// A write that was on the source for a while before it was captured.
+#[derive(Clone, Debug)]
+struct Late {
+    sectors: Range<usize>,
+    stamp: Stamp,
+    before: Content,
+}
+
 /// A volume and its source.
 #[derive(Clone, Debug)]
 pub struct Disk {
@@ -49,6 +57,7 @@ pub struct Disk {
     /// Whether times do not lead to states, because the clock went back or states were lost.
     pub timeless: bool,
     line: Vec<Moment>,
+    late: Vec<Late>,
     durable: Content,
     unflushed: Vec<Unflushed>,
 }
@@ -65,6 +74,7 @@ impl Disk {
             whole: vec![false; sectors],
             timeless: false,
             line: vec![Moment { order: 0, time: 0, state: 0, late: false }],
+            late: Vec::new(),
             durable: zeroes,
             unflushed: Vec::new(),
         }
@@ -108,16 +118,37 @@ impl Disk {
         self.line.push(Moment { order, time, state, late: false });
     }
 
-    /// The newest state is captured some time after it was there.
-    pub fn is_late(&mut self) {
+    /// The newest write, to these sectors, is captured some time after it was there. `before`: what they held before it.
+    pub fn is_late(&mut self, sectors: Range<usize>, before: Content) {
+        let stamp = self.source[sectors.start];
+        self.late.push(Late { sectors, stamp, before });
         if let Some(last) = self.line.last_mut() {
             last.late = true;
         }
     }
 
-    /// Whether the volume was in a state after so many writes of the common order.
-    pub fn was(&self, state: u64, order: u64) -> bool {
-        self.at(order).state == state
+    /// The states that a content may stand for. Of a write that was complete on the source and not captured yet, thus not acknowledged,
+    /// a resync may have copied a part: that stands for the state before the write.
+    pub fn readings(&self, content: &[Stamp]) -> Vec<u64> {
+        let mut states = vec![state_of(content)];
+        for Late { sectors, stamp, before } in &self.late {
+            let mut without = content.to_vec();
+            for (sector, before) in without[sectors.clone()].iter_mut().zip(before) {
+                if sector == stamp {
+                    *sector = *before;
+                }
+            }
+            let torn = content[sectors.clone()].iter().any(|found| found != stamp);
+            if torn && without != content {
+                states.push(state_of(&without));
+            }
+        }
+        states
+    }
+
+    /// Whether the volume was in one of these states after so many writes of the common order.
+    pub fn was(&self, states: &[u64], order: u64) -> bool {
+        states.contains(&self.at(order).state)
     }
 
     /// The state after so many writes of the common order.

@@ -38,6 +38,7 @@ enum Kind {
     Heartbeat,
     Bookmark,
     Step,
+    Resync,
     Clock,
     Attach,
     Detach,
@@ -52,7 +53,7 @@ enum Kind {
 }
 
 /// Kind, usual weight, probability that a seed has it at all.
-const KINDS: [(Kind, u64, f64); 23] = [
+const KINDS: [(Kind, u64, f64); 24] = [
     (Kind::Write, 300, 1.0),
     (Kind::Unwatched, 10, 0.5),
     (Kind::SourceFlush, 20, 0.8),
@@ -65,6 +66,7 @@ const KINDS: [(Kind, u64, f64); 23] = [
     (Kind::Heartbeat, 8, 0.4),
     (Kind::Bookmark, 25, 0.8),
     (Kind::Step, 150, 0.97),
+    (Kind::Resync, 60, 0.5),
     (Kind::Clock, 60, 0.9),
     (Kind::Attach, 25, 0.9),
     (Kind::Detach, 8, 0.5),
@@ -216,6 +218,7 @@ impl Character {
             Kind::Heartbeat => TapOp::Heartbeat,
             Kind::Bookmark => TapOp::Bookmark(rng.chance(0.3)),
             Kind::Step => TapOp::Step(1 + rng.below(12)),
+            Kind::Resync => TapOp::Resync(1 + rng.below(8)),
             Kind::Clock => {
                 let choices = [1000, FRAME_AGE_NS, FRAME_AGE_NS, 2_000_000_000, 7_000_000_000];
                 let by = rng.pick(&choices);

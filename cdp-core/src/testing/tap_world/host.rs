@@ -329,8 +329,7 @@ impl Host {
     pub fn complete(&mut self, volume: usize, range: Range<usize>, by: Handover) -> Result<(), Mismatch> {
         let tick = 1 + self.rng.below(1_000_000);
         self.move_clock(i64::try_from(tick).unwrap_or(1));
-        let zero = matches!(by, Handover::Zeroes | Handover::Discard);
-        let stamp = if zero { Stamp::ZERO } else { self.new_stamp() };
+        let stamp = if by.is_zero() { Stamp::ZERO } else { self.new_stamp() };
         if self.watches[volume].tap.is_none() {
             return self.write_inline(volume, range, stamp, by);
         }

@@ -3,10 +3,11 @@
 //! Without a runner the library is single-threaded, the clock stands until it is moved, the storage is simulated: one seed drives all. What
 //! other threads of a host would do in between happens in the reads of the sources and in looks at the clock.
 //!
-//! - [`op`]: the steps; [`generate`]: a random history for a seed.
+//! - [`op`]: the steps; [`generate`]: a random history for a seed; [`directed`]: histories aimed at one thing.
 //! - [`disk`]: one volume in the model; [`host`]: what the host does; `oracle`: what must be true.
 
 mod config;
+pub mod directed;
 pub mod disk;
 pub mod generate;
 pub mod host;
@@ -119,8 +120,12 @@ impl TapWorld {
 
     fn act(&mut self, op: &TapOp) -> Result<(), Mismatch> {
         match op {
-            TapOp::Write { place, by, late } if *late > 0 => self.write_late(*place, *by, *late),
+            // A part of zeroes could not be told apart.
+            TapOp::Write { place, by, late } if *late > 0 && !by.is_zero() => {
+                self.write_late(*place, *by, *late)
+            }
             TapOp::Step(count) => self.background(*count),
+            TapOp::Resync(count) => self.resync(*count),
             TapOp::Interleave(before, after) => {
                 self.host.lock().interleave(before, after);
                 Ok(())
@@ -176,8 +181,9 @@ impl TapWorld {
             if host.watches[volume].tap.is_none() {
                 return Ok(());
             }
+            let before = host.disks[volume].source[range.clone()].to_vec();
             host.complete(volume, range.clone(), by)?;
-            host.disks[volume].is_late();
+            host.disks[volume].is_late(range.clone(), before);
             host.in_flight = true;
             (volume, range)
         };
@@ -198,6 +204,16 @@ impl TapWorld {
             if host.storage.is_stopped() || host.poisoned {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Steps of resync alone.
+    fn resync(&mut self, count: u64) -> Result<(), Mismatch> {
+        for _ in 0..count {
+            let store = self.host.lock().store()?;
+            let result = store.step_resyncs();
+            self.host.lock().judge("resync", result)?;
         }
         Ok(())
     }

@@ -23,6 +23,13 @@ pub enum Handover {
     Mark,
 }
 
+impl Handover {
+    /// Whether the range holds zeroes afterwards.
+    pub fn is_zero(self) -> bool {
+        matches!(self, Self::Zeroes | Self::Discard)
+    }
+}
+
 /// What the host says of the source when it attaches; told apart from what it may say truthfully.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
@@ -91,6 +98,8 @@ pub enum TapOp {
     Bookmark(bool),
     /// So many steps of background work.
     Step(u64),
+    /// So many steps of resync alone, as when the thread that drains is late.
+    Resync(u64),
     /// The clock jumps, in nanoseconds.
     Clock(i64),
     /// A volume gets a tap.

@@ -6,10 +6,7 @@
 //!   a power cut would leave, only the latter may be missing.
 //! - *Kept*: acknowledged points and bookmarks are there.
 
-use super::{
-    disk::state_of,
-    host::{Host, Remembered},
-};
+use super::host::{Host, Remembered};
 use crate::{
     Store, Timeline,
     error::{Error, PointUnavailable},
@@ -54,11 +51,11 @@ impl Host {
         for seq in seqs {
             let states = self.states_at(&store, &spans, seq)?;
             order = self.first_order(&states, order, seq)?;
-            for (volume, state) in &states {
+            for (volume, states) in &states {
                 let since = self.acknowledged[*volume];
                 let disk = &self.disks[*volume];
-                kept[*volume] |= disk.was(*state, since)
-                    || disk.line().iter().any(|moment| moment.order >= since && moment.state == *state);
+                let later = disk.line().iter().filter(|moment| moment.order >= since);
+                kept[*volume] |= disk.was(states, since) || later.clone().any(|m| states.contains(&m.state));
             }
         }
         if let Some(volume) = kept.iter().position(|kept| !kept) {
@@ -106,7 +103,7 @@ impl Host {
         store: &Store,
         spans: &Spans,
         seq: Seq,
-    ) -> Result<BTreeMap<usize, u64>, Mismatch> {
+    ) -> Result<BTreeMap<usize, Vec<u64>>, Mismatch> {
         let mut states = BTreeMap::new();
         for (index, disk) in self.disks.iter().enumerate() {
             let volume = store.volume(Some(&disk.name)).map_err(Mismatch::failed("volume"))?;
@@ -115,7 +112,7 @@ impl Host {
                 (Ok(snapshot), true) => {
                     let mut image = vec![0xa5; to_len(disk.bytes())];
                     snapshot.read(0, &mut image).map_err(Mismatch::failed(call.clone()))?;
-                    states.insert(index, state_of(&disk.decode(&call, &image)?));
+                    states.insert(index, disk.readings(&disk.decode(&call, &image)?));
                     self.coverage.points += 1;
                 }
                 (Ok(_), false) => return Err(Mismatch::new(call, "refused: not exact", "opened")),
@@ -129,16 +126,16 @@ impl Host {
     }
 
     /// The first number of writes, not below `from`, after which all volumes are in these states.
-    fn first_order(&self, states: &BTreeMap<usize, u64>, from: u64, seq: Seq) -> Result<u64, Mismatch> {
-        let fits = |order: u64| states.iter().all(|(volume, state)| self.disks[*volume].was(*state, order));
+    fn first_order(&self, states: &BTreeMap<usize, Vec<u64>>, from: u64, seq: Seq) -> Result<u64, Mismatch> {
+        let fits = |order: u64| states.iter().all(|(volume, state)| self.disks[*volume].was(state, order));
         let moments = states.keys().flat_map(|volume| self.disks[*volume].line());
         let mut orders: Vec<u64> = moments.map(|moment| moment.order).filter(|order| *order > from).collect();
         orders.sort_unstable();
         std::iter::once(from).chain(orders).find(|order| fits(*order)).ok_or_else(|| {
-            let of = |(volume, state): (&usize, &u64)| {
+            let of = |(volume, states): (&usize, &Vec<u64>)| {
                 let disk = &self.disks[*volume];
                 let orders: Vec<u64> =
-                    disk.line().iter().filter(|m| m.state == *state).map(|m| m.order).collect();
+                    disk.line().iter().filter(|m| states.contains(&m.state)).map(|m| m.order).collect();
                 format!("'{}' as after write {orders:?}", disk.name)
             };
             let found: Vec<String> = states.iter().map(of).collect();
@@ -168,10 +165,10 @@ impl Host {
                 let snapshot = volume.snapshot(bookmark.seq).map_err(Mismatch::failed(call.clone()))?;
                 let mut image = vec![0xa5; to_len(disk.bytes())];
                 snapshot.read(0, &mut image).map_err(Mismatch::failed(call.clone()))?;
-                let state = state_of(&disk.decode(&call, &image)?);
-                if !disk.was(state, *order) {
+                let states = disk.readings(&disk.decode(&call, &image)?);
+                if !disk.was(&states, *order) {
                     let orders: Vec<u64> =
-                        disk.line().iter().filter(|m| m.state == state).map(|m| m.order).collect();
+                        disk.line().iter().filter(|m| states.contains(&m.state)).map(|m| m.order).collect();
                     let found = format!("the state after write {orders:?}");
                     return Err(Mismatch::new(call, format!("the state after write {order}"), found));
                 }
@@ -206,12 +203,15 @@ impl Host {
             let snapshot = handle.snapshot(seq).map_err(Mismatch::failed(call.clone()))?;
             let mut image = vec![0xa5; to_len(disk.bytes())];
             snapshot.read(0, &mut image).map_err(Mismatch::failed(call.clone()))?;
-            let state = state_of(&disk.decode(&call, &image)?);
-            if moments.iter().all(|moment| moment.state != state) {
+            let states = disk.readings(&disk.decode(&call, &image)?);
+            if !moments.iter().any(|moment| states.contains(&moment.state)) {
                 let of_time = |m: &super::disk::Moment| (m.order, m.time);
-                let orders: Vec<_> = disk.line().iter().filter(|m| m.state == state).map(of_time).collect();
+                let orders: Vec<_> =
+                    disk.line().iter().filter(|m| states.contains(&m.state)).map(of_time).collect();
                 let expected = format!("the state of (write, time) {:?}", of_time(&moments[0]));
-                return Err(Mismatch::new(call, expected, format!("the state of {orders:?}")));
+                let gaps = timeline.gaps.iter().filter(|gap| gap.volume == disk.name);
+                let gaps: Vec<_> = gaps.map(|gap| (gap.from, gap.to)).collect();
+                return Err(Mismatch::new(call, expected, format!("the state of {orders:?}; gaps {gaps:?}")));
             }
         }
         Ok(())
