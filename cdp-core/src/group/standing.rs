@@ -1,9 +1,8 @@
 //! Which seqs of a coalesced stretch of the timeline are points.
 //!
 //! Every write takes a seq, but where writes were coalesced only the last state of each interval is kept. A state is a point when it is
-//! the newest, when a bookmark names it, or when its interval ends with it: by a
-//! change of how writes are coalesced; by time, the write behind it lies in another interval; by
-//! barrier, its record does not say that the interval goes on.
+//! the newest, when a bookmark names it, or when its interval ends with it: by time, the write behind it lies in another interval; by
+//! barrier, its record does not say that the interval goes on; or the way in which writes are coalesced changes there.
 
 use super::{Group, lines::completed};
 use crate::{
