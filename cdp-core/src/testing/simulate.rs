@@ -31,20 +31,20 @@ pub enum Cause {
 
 /// A history that failed. Its display names the seed and the command that repeats it.
 #[derive(Debug)]
-pub struct Failure {
+pub struct Failure<O = Op> {
     /// The seed.
     pub seed: u64,
     /// The index of the step that failed; the number of steps when it failed at the end.
     pub step: usize,
     /// The steps up to there.
-    pub ops: Vec<Op>,
+    pub ops: Vec<O>,
     /// What went wrong.
     pub cause: Cause,
     /// Arguments of the example `simulate` that run it again.
     pub repeat: String,
 }
 
-impl fmt::Display for Failure {
+impl<O: fmt::Debug> fmt::Display for Failure<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {} failed at step {}: {}", self.seed, self.step, self.cause)?;
         writeln!(
@@ -60,7 +60,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl<O: fmt::Debug> std::error::Error for Failure<O> {}
 
 /// Runs the history of one seed.
 ///

@@ -7,45 +7,12 @@ use super::{
 };
 use crate::{
     sabotage::Sabotage,
-    testing::simulate::{Cause, guarded},
+    testing::simulate::{Failure, guarded},
 };
-use std::{fmt, ops::Range};
-
-/// Steps shown in front of the one that failed.
-const STEPS_SHOWN: usize = 16;
+use std::ops::Range;
 
 /// A history that failed. Its display names the seed and the command that repeats it.
-#[derive(Debug)]
-pub struct TapFailure {
-    /// The seed.
-    pub seed: u64,
-    /// The index of the step that failed; the number of steps when it failed at the end.
-    pub step: usize,
-    /// The steps up to there.
-    pub ops: Vec<TapOp>,
-    /// What went wrong.
-    pub cause: Cause,
-    /// Arguments of the example `simulate` that run it again.
-    pub repeat: String,
-}
-
-impl fmt::Display for TapFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {} failed at step {}: {}", self.seed, self.step, self.cause)?;
-        writeln!(
-            f,
-            "repeat with: cargo run --release -p cdp-core --features testing --example simulate -- {}",
-            self.repeat
-        )?;
-        let from = self.ops.len().saturating_sub(STEPS_SHOWN);
-        for (index, op) in self.ops.iter().enumerate().skip(from) {
-            writeln!(f, "  step {index}: {op:?}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for TapFailure {}
+pub type TapFailure = Failure<TapOp>;
 
 /// Runs the history of one seed.
 ///
