@@ -7,7 +7,10 @@
 use super::{Group, Manifest};
 use crate::{
     error::{Error, Result},
-    format::manifest::{Edit, RunId},
+    format::{
+        manifest::{Edit, RunId},
+        packed::PackedEntry,
+    },
     index::{Keep, KeepAll, Merge, MergeStep, Run, RunMeta, View},
     sabotage::Switch,
     units::ExtentId,
@@ -42,8 +45,8 @@ struct Filter {
 }
 
 impl Keep for Filter {
-    fn keep(&mut self, entry: &crate::index::Entry) -> bool {
-        KeepAll.keep(entry) && !std::mem::take(&mut self.lose_one)
+    fn keep(&mut self, entry: &PackedEntry) -> Result<Option<PackedEntry>> {
+        if std::mem::take(&mut self.lose_one) { Ok(None) } else { KeepAll.keep(entry) }
     }
 }
 

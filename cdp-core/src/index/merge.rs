@@ -1,33 +1,31 @@
 //! Merges runs into one run of a higher level, in steps of bounded work.
 //!
-//! A tournament of losers picks the next entry of all inputs; a filter may drop it. The merge proves itself: every input is
-//! read whole and proved against its record, and the wrapping sum of the hashes of what was written and of what was dropped
-//! equals that of what the inputs hold. If it does not, the merge fails and its output is void; the inputs stay as they are.
+//! A filter may drop entries, or give their content another place; it also sees the entries of *neighbours*, runs that stay as they are.
+//! The merge proves itself: every input is read whole and proved against its record, and the wrapping sum of the hashes of what was
+//! written equals that of what the inputs hold, but for what was dropped and what was moved. If it does not, the merge fails and its
+//! output is void; the inputs stay as they are.
 //!
-//! Nothing is synced, and the output is not yet read back: the caller syncs the extents and calls [`Run::verify`] before
-//! anything names the new run.
+//! Nothing is synced, and the output is not yet read back: the caller syncs the extents and calls [`Run::verify`] (or scans the
+//! output) before anything names the new run.
 
-use super::{Entry, NextPiece, Run, RunMeta, RunWriter, pack::unpack, stream::RunStream, walk::Walk};
+use super::{NextPiece, Run, RunMeta, RunWriter, pack::unpack, scan::Scan};
 use crate::{
-    error::{Damage, Error, Result},
-    format::packed::{PackedEntry, PackedKey},
+    error::{Error, Result},
+    format::packed::PackedEntry,
 };
 use std::sync::Arc;
 
-/// Decides which entries live on. It is asked once for each, in the order of the index: ranges come before the blocks
-/// inside them, and the versions of a cell from the newest to the oldest, so that the successor of a version is known
-/// before the version.
+/// Decides which entries live on. It meets each version once, in the order of the index: ranges come before the blocks inside them,
+/// and the versions of a cell from the newest to the oldest, so that the successor of a version is known before the version.
 pub trait Keep {
-    /// Whether the entry is kept.
-    fn keep(&mut self, entry: &Entry) -> bool;
-
-    /// Called after the last entry: the place for the filter's own proof.
+    /// What becomes of an entry of an input: dropped, or kept with its content where it says now.
     ///
     /// # Errors
-    /// Whatever says that the output must not be used.
-    fn prove(&mut self) -> Result<()> {
-        Ok(())
-    }
+    /// Whatever says that the merge must not go on.
+    fn keep(&mut self, entry: &PackedEntry) -> Result<Option<PackedEntry>>;
+
+    /// Sees an entry of a neighbour.
+    fn pass(&mut self, _: &PackedEntry) {}
 }
 
 /// Keeps everything.
@@ -35,8 +33,8 @@ pub trait Keep {
 pub struct KeepAll;
 
 impl Keep for KeepAll {
-    fn keep(&mut self, _: &Entry) -> bool {
-        true
+    fn keep(&mut self, entry: &PackedEntry) -> Result<Option<PackedEntry>> {
+        Ok(Some(*entry))
     }
 }
 
@@ -50,20 +48,28 @@ pub enum MergeStep {
         /// Entries that there are.
         total: u64,
     },
-    /// All is written; the run is to be synced and verified.
+    /// All is written; the run is to be synced and verified. It has no pieces when nothing was kept.
     Finished(RunMeta),
+}
+
+/// What the sums of a merge are made of.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    read: u64,
+    dropped: u64,
+    dropped_sum: u64,
+    moved_from: u64,
+    moved_to: u64,
 }
 
 /// A merge under way. Dropping it leaves void output behind and the inputs untouched.
 pub struct Merge<'a, K> {
-    inputs: Vec<Arc<Run>>,
-    tournament: Tournament,
+    scan: Scan,
+    /// Runs of the scan from here on are neighbours.
+    inputs: usize,
     writer: Option<RunWriter<'a>>,
     keep: K,
-    last: Option<PackedEntry>,
-    done: u64,
-    dropped: u64,
-    dropped_sum: u64,
+    sums: Sums,
 }
 
 impl<'a, K: Keep> Merge<'a, K> {
@@ -72,22 +78,33 @@ impl<'a, K: Keep> Merge<'a, K> {
     /// # Errors
     /// `Damaged` and `Io` from the first pages of the inputs; `InvalidArgument` without inputs or with those of two stores.
     pub fn new(inputs: Vec<Arc<Run>>, level: u8, next_piece: NextPiece<'a>, keep: K) -> Result<Self> {
-        let store = inputs.first().map(|run| run.store());
-        let Some(store) = store.filter(|store| inputs.iter().all(|run| run.store() == *store)) else {
-            return Err(Error::InvalidArgument("a merge needs runs, all of one store".to_owned()));
-        };
-        let streams =
-            inputs.iter().map(|run| RunStream::whole(Arc::clone(run))).collect::<Result<Vec<_>>>()?;
-        Ok(Self {
-            inputs,
-            tournament: Tournament::new(streams),
-            writer: Some(RunWriter::new(store, level, next_piece)),
-            keep,
-            last: None,
-            done: 0,
-            dropped: 0,
-            dropped_sum: 0,
-        })
+        Self::beside(inputs, &[], level, next_piece, keep)
+    }
+
+    /// The same, with neighbours whose entries the filter sees too.
+    ///
+    /// # Errors
+    /// As [`Merge::new`], also from the neighbours.
+    pub fn beside(
+        mut inputs: Vec<Arc<Run>>,
+        neighbours: &[Arc<Run>],
+        level: u8,
+        next_piece: NextPiece<'a>,
+        keep: K,
+    ) -> Result<Self> {
+        let count = inputs.len();
+        if count == 0 {
+            return Err(Error::InvalidArgument("a merge needs index runs".to_owned()));
+        }
+        inputs.extend(neighbours.iter().cloned());
+        let scan = Scan::new(inputs)?;
+        let writer = RunWriter::new(scan.runs()[0].store(), level, next_piece);
+        Ok(Self { scan, inputs: count, writer: Some(writer), keep, sums: Sums::default() })
+    }
+
+    /// The filter, with what it has seen.
+    pub fn into_filter(self) -> K {
+        self.keep
     }
 
     /// Reads up to `entries_max` entries more.
@@ -100,119 +117,59 @@ impl<'a, K: Keep> Merge<'a, K> {
             return Err(Error::Poisoned("a merge of index runs has ended".to_owned()));
         };
         for _ in 0..entries_max {
-            let Some(entry) = self.tournament.next()? else {
+            let Some(met) = self.scan.next()? else {
                 return self.finish(writer);
             };
-            self.done += 1;
-            if self.is_kept(&entry)? {
-                writer.push_packed(&entry)?;
-            } else {
-                self.dropped += 1;
-                self.dropped_sum = self.dropped_sum.wrapping_add(entry.hash());
+            if met.run >= self.inputs {
+                if !met.repeats {
+                    self.keep.pass(&met.entry);
+                }
+                continue;
             }
+            self.sums.read += 1;
+            let kept = if met.repeats { None } else { self.keep.keep(&met.entry)? };
+            let Some(kept) = kept else {
+                self.sums.dropped += 1;
+                self.sums.dropped_sum = self.sums.dropped_sum.wrapping_add(met.entry.hash());
+                continue;
+            };
+            if kept != met.entry {
+                self.note_moved(&met.entry, &kept)?;
+            }
+            writer.push_packed(&kept)?;
         }
         self.writer = Some(writer);
-        Ok(MergeStep::More { done: self.done, total: self.inputs.iter().map(|run| run.meta().entries).sum() })
+        Ok(MergeStep::More { done: self.scan.done(), total: self.scan.total() })
     }
 
-    fn is_kept(&mut self, entry: &PackedEntry) -> Result<bool> {
-        // An input may repeat what another has; then one is enough. It may not contradict it.
-        if let Some(last) = self.last.replace(*entry).filter(|last| last.key == entry.key) {
-            if last == *entry {
-                return Ok(false);
-            }
-            return Err(
-                self.damaged(&format!("two contents for one version of a block: {:?}", unpack(entry)))
-            );
+    /// Content may move, but never become another.
+    fn note_moved(&mut self, from: &PackedEntry, to: &PackedEntry) -> Result<()> {
+        let same = from.key == to.key
+            && from.content.is_data()
+            && to.content.is_data()
+            && from.content.digest == to.content.digest
+            && from.content.mask() == to.content.mask();
+        if !same {
+            return Err(self
+                .scan
+                .damaged(&format!("a merge that changes a version of a block: {:?}", unpack(from))));
         }
-        Ok(self.keep.keep(&unpack(entry)))
+        self.sums.moved_from = self.sums.moved_from.wrapping_add(from.hash());
+        self.sums.moved_to = self.sums.moved_to.wrapping_add(to.hash());
+        Ok(())
     }
 
     fn finish(&mut self, writer: RunWriter<'a>) -> Result<MergeStep> {
         let output = writer.finish()?;
-        let inputs = self.inputs.iter().map(|run| run.meta());
+        let inputs = self.scan.runs()[..self.inputs].iter().map(|run| run.meta());
         let (sum, entries) = inputs.fold((0u64, 0u64), |(sum, entries), meta| {
             (sum.wrapping_add(meta.sum), entries.wrapping_add(meta.entries))
         });
-        let same_sum = output.sum.wrapping_add(self.dropped_sum) == sum;
-        if !same_sum || output.entries + self.dropped != entries || self.done != entries {
-            return Err(self.damaged("a merge of index runs whose output is not its input"));
+        let Sums { read, dropped, dropped_sum, moved_from, moved_to } = self.sums;
+        let accounted = output.sum.wrapping_sub(moved_to).wrapping_add(moved_from).wrapping_add(dropped_sum);
+        if accounted != sum || output.entries + dropped != entries || read != entries {
+            return Err(self.scan.damaged("a merge of index runs whose output is not its input"));
         }
-        self.keep.prove()?;
         Ok(MergeStep::Finished(output))
-    }
-
-    /// The error for something wrong that no single page can be blamed for.
-    fn damaged(&self, what: &str) -> Error {
-        let metas = || self.inputs.iter().map(|run| run.meta());
-        let piece = metas().flat_map(|meta| meta.pieces.first()).next();
-        Error::Damaged(Box::new(Damage {
-            extent: piece.map(|piece| piece.extent).unwrap_or_default(),
-            file: "index runs that are being merged".to_owned(),
-            offset: piece.map_or(0, |piece| piece.offset),
-            length: metas().map(RunMeta::bytes).sum(),
-            from_seq: metas().map(|meta| meta.seq_min).min().unwrap_or_default(),
-            to_seq: metas().map(|meta| meta.seq_max).max().unwrap_or_default(),
-            what: what.to_owned(),
-        }))
-    }
-}
-
-/// A tree of losers over the inputs: the winner's path is replayed when it moves on.
-struct Tournament {
-    streams: Vec<RunStream>,
-    /// Key at which each stream stands; the end for those that pad the tree.
-    keys: Vec<PackedKey>,
-    /// For each match, from 1 on, who lost it; at 0 the winner of all.
-    losers: Vec<usize>,
-    started: bool,
-}
-
-impl Tournament {
-    fn new(streams: Vec<RunStream>) -> Self {
-        let leaves = streams.len().next_power_of_two();
-        let mut keys: Vec<_> = streams.iter().map(Walk::key).collect();
-        keys.resize(leaves, PackedKey::END);
-        let mut winners: Vec<usize> = vec![0; leaves].into_iter().chain(0..leaves).collect();
-        let mut losers = vec![0; leaves];
-        for node in (1..leaves).rev() {
-            let (left, right) = (winners[2 * node], winners[2 * node + 1]);
-            let left_wins = keys[left] <= keys[right];
-            (winners[node], losers[node]) = if left_wins { (left, right) } else { (right, left) };
-        }
-        losers[0] = winners[1];
-        Self { streams, keys, losers, started: false }
-    }
-
-    /// The next entry of all.
-    fn next(&mut self) -> Result<Option<PackedEntry>> {
-        if self.started {
-            let winner = self.losers[0];
-            self.streams[winner].advance()?;
-            self.keys[winner] = self.streams[winner].key();
-            self.replay(winner);
-        }
-        self.started = true;
-        let winner = self.losers[0];
-        if self.keys[winner] == PackedKey::END {
-            self.started = false;
-            return Ok(None);
-        }
-        Ok(Some(self.streams[winner].entry()))
-    }
-
-    fn replay(&mut self, from: usize) {
-        let (mut winner, mut key) = (from, self.keys[from]);
-        let mut node = (from + self.losers.len()) / 2;
-        while node > 0 {
-            let other = self.losers[node];
-            let other_key = self.keys[other];
-            let other_wins = other_key < key;
-            self.losers[node] = if other_wins { winner } else { other };
-            winner = if other_wins { other } else { winner };
-            key = if other_wins { other_key } else { key };
-            node /= 2;
-        }
-        self.losers[0] = winner;
     }
 }

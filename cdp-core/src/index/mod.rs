@@ -5,6 +5,7 @@
 
 mod cache;
 mod changed;
+mod conserve;
 mod dyadic;
 mod entry;
 mod memtable;
@@ -14,7 +15,9 @@ mod next_data;
 mod pack;
 mod reader;
 mod resolve;
+mod scan;
 mod stream;
+mod thin;
 mod tree;
 mod view;
 mod walk;
@@ -22,6 +25,7 @@ mod writer;
 
 pub use cache::PageCache;
 pub use changed::{ByteExtent, ChangedExtents};
+pub use conserve::VisibleSums;
 pub use dyadic::{CELLS_OF_RANGE_MAX, CellsOf, cells_of};
 pub use entry::{CELL_LEVELS, Cell, Content, Entry, Key, MASK_FULL, mask_of};
 pub use memtable::MemTable;
@@ -29,6 +33,8 @@ pub use merge::{Keep, KeepAll, Merge, MergeStep};
 pub use meta::{PieceMeta, RunMeta};
 pub use reader::{Cursor, Run, RunContext};
 pub use resolve::Piece;
+pub use scan::{Met, Scan};
+pub use thin::{Class, Classes, Needed};
 pub use view::{LostRange, View};
 pub use writer::{NextPiece, PiecePlace, RunWriter};
 

@@ -4,6 +4,7 @@ mod damage;
 mod history;
 mod model;
 mod runs;
+mod thinning;
 
 use super::{Entry, MemTable, PageCache, Run, RunContext, RunMeta, RunWriter};
 use crate::{

@@ -3,7 +3,10 @@
 use super::{Fixture, Random, STORE, entries_of, for_seeds, table};
 use crate::{
     Error,
-    format::page::PAGE_ENTRIES,
+    format::{
+        packed::{PackedEntry, PackedKey},
+        page::PAGE_ENTRIES,
+    },
     index::{Cell, Content, Entry, KeepAll, Key, MemTable, Merge, Run, RunWriter},
     limits::RUN_PIECE_BYTES_MAX,
     units::{Block, ExtentId, Seq, VolumeId},
@@ -187,13 +190,13 @@ fn a_table_takes_batches_whole() {
 /// Goal: a filter sees entries in order and what it drops is accounted for. Method: a filter that keeps every third.
 #[test]
 fn a_merge_with_a_filter_proves_what_it_dropped() {
-    struct Third(u64, Option<Key>);
+    struct Third(u64, Option<PackedKey>);
     impl crate::index::Keep for Third {
-        fn keep(&mut self, entry: &Entry) -> bool {
-            assert!(self.1 < Some(entry.key));
+        fn keep(&mut self, entry: &PackedEntry) -> crate::Result<Option<PackedEntry>> {
+            assert!(self.1.is_none_or(|last| last < entry.key));
             self.1 = Some(entry.key);
             self.0 += 1;
-            self.0 % 3 == 1
+            Ok((self.0 % 3 == 1).then_some(*entry))
         }
     }
     for_seeds(10, |random| {
