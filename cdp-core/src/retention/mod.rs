@@ -1,8 +1,12 @@
 //! Retention: how long which points stay.
 
 mod pattern;
+mod plan;
 mod policy;
 mod policy_text;
 
 pub use pattern::NamePattern;
+pub use plan::{
+    DropReason, DroppedBookmark, FullRange, History, Kept, Pin, Plan, Retained, Standing, Why, plan,
+};
 pub use policy::{BookmarkFilter, BookmarkSelection, Keep, OnShortage, Policy, Slots, Window};
