@@ -39,6 +39,15 @@ pub enum EventKind {
     },
     /// A producer reserved room and did not come back; what it writes is marked.
     ProducerStalled,
+    /// History was thinned as the policy asks for.
+    Thinned {
+        /// Versions that nobody needed any more.
+        entries_dropped: u64,
+        /// Segments that went.
+        segments_dropped: u64,
+    },
+    /// Retention did not go on; what it left undone is done later.
+    RetentionFailed(String),
 }
 
 impl fmt::Display for EventKind {
@@ -54,6 +63,10 @@ impl fmt::Display for EventKind {
             Self::StoreRecovered => f.write_str("the store takes captured writes again"),
             Self::SourceFailed { volume, error } => write!(f, "the source of volume {volume}: {error}"),
             Self::ProducerStalled => f.write_str("a producer stalled; its range is copied later"),
+            Self::Thinned { entries_dropped, segments_dropped } => {
+                write!(f, "thinned history: {entries_dropped} versions and {segments_dropped} segments went")
+            }
+            Self::RetentionFailed(error) => write!(f, "retention did not go on: {error}"),
         }
     }
 }

@@ -73,3 +73,7 @@ pub const POOL_FRAMES_MAX: usize = 4096;
 pub const POOL_FRAME_SLOTS: u32 = 512;
 /// Most runs of one dirty map that may be in resync at the same time.
 pub const RESYNC_RUNS_MAX: usize = 256;
+/// Longest name of a window in the outline of a timeline, bytes.
+pub const OUTLINE_WINDOW_BYTES_MAX: usize = 64;
+/// Longest reason for which a point is kept in the outline of a timeline, bytes.
+pub const OUTLINE_WHY_BYTES_MAX: usize = 256;

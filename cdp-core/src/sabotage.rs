@@ -71,6 +71,16 @@ pub enum Switch {
     BookmarkUndrained,
     /// A resync does not read the partial block at the end of a volume.
     SkipPartialBlock,
+    /// Thinning drops versions that a kept point shows.
+    ThinNeeded,
+    /// Thinning does not compare what is visible before and after.
+    SkipConservation,
+    /// A compacted segment is named before it was synced.
+    SkipCompactedSync,
+    /// What thinning replaces is removed before the manifest names what replaces it.
+    UnlinkBeforeEdit,
+    /// Thinning does not know of open snapshots.
+    IgnorePins,
 }
 
 /// The switches of taps.

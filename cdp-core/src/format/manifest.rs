@@ -12,13 +12,20 @@
 //! ```
 
 use super::{
-    Malformed, PAGE_BYTES, PAGE_LEN, Uuid, all_zero, digest::crc_around, meta::MetaRecord, take,
-    take_counter, take_text, take_uuid,
+    Malformed, PAGE_BYTES, PAGE_LEN, Uuid, all_zero,
+    compacted::CompactedSegment,
+    digest::crc_around,
+    meta::MetaRecord,
+    outline::{self, OutlineFull},
+    sealed::{decode_sealed, encode_sealed},
+    take, take_counter, take_text, take_uuid,
 };
+pub use super::sealed::SealedSegment;
 use crate::{
     error::Damage,
     index::{LostRange, RunMeta},
     limits::{EXTENT_BYTES_MAX, MANIFEST_RECORD_BYTES_MAX, SEGMENT_BYTES_MAX},
+    retention::OutlinePoint,
     units::{ExtentId, FrameNo, Lineage, OwnerEpoch, Seq, TimeNs, to_len},
 };
 use bytes::{Buf, BufMut};
@@ -213,39 +220,6 @@ pub struct NamedSegment {
     pub bytes: u64,
 }
 
-/// A segment whose frames are all durable and indexed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SealedSegment {
-    /// Its extent.
-    pub extent: ExtentId,
-    /// End of its frames, bytes; what lies behind is footer or nothing.
-    pub frames_end: u64,
-    /// Length of the extent, bytes; 0 when the extent may be longer (it was given up after a failure or a crash).
-    pub extent_bytes: u64,
-    /// Number of its first frame.
-    pub first_frame: FrameNo,
-    /// Number after its last frame.
-    pub next_frame: FrameNo,
-    /// Last seq before it.
-    pub base_seq: Seq,
-    /// Last seq in it.
-    pub last_seq: Seq,
-    /// Time of its first record that takes a seq; 0 without one.
-    pub first_time: TimeNs,
-    /// Time of its last record that takes a seq; 0 without one.
-    pub last_time: TimeNs,
-    /// The clock of the group at its end.
-    pub covered_to: TimeNs,
-    /// Extent of its frame table: the segment itself or a sidecar.
-    pub table_extent: ExtentId,
-    /// Offset of the frame table, bytes.
-    pub table_offset: u64,
-    /// Number of frames, which is the number of entries of the table.
-    pub frames: u32,
-    /// Bytes that the source wrote.
-    pub source_bytes: u64,
-}
-
 /// The state of the group at the end of what the manifest knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
@@ -316,6 +290,18 @@ pub enum Edit {
     NextExtent(ExtentId),
     /// Where the group stands.
     Position(Position),
+    /// Runs whose entries nobody needs any more are gone.
+    RunsRemoved(Vec<RunId>),
+    /// A segment of payload that outlived the segments it was written to.
+    CompactedAdded(CompactedSegment),
+    /// A compacted segment is gone.
+    CompactedDropped(ExtentId),
+    /// Points that are kept singly; one that is there is replaced.
+    OutlineKept(Vec<OutlinePoint>),
+    /// Points that are kept singly no more.
+    OutlineDropped(Vec<Seq>),
+    /// Where the full range begins, and the plan that says so.
+    OutlineFull(OutlineFull),
 }
 
 /// Names a run: extent and offset of its first piece.
@@ -346,6 +332,12 @@ const LOST: u16 = 9;
 const COUNTERS: u16 = 10;
 const NEXT_EXTENT: u16 = 11;
 const POSITION: u16 = 12;
+const RUNS_REMOVED: u16 = 13;
+const COMPACTED_ADDED: u16 = 14;
+const COMPACTED_DROPPED: u16 = 15;
+const OUTLINE_KEPT: u16 = 16;
+const OUTLINE_DROPPED: u16 = 17;
+const OUTLINE_FULL: u16 = 18;
 
 impl Edit {
     /// Appends the edit.
@@ -385,11 +377,7 @@ impl Edit {
                 SEGMENT_DROPPED
             }
             Self::RunsReplaced { removed, added } => {
-                body.put_u32_le(u32::try_from(removed.len()).expect("bounded by the fan-out"));
-                for run in removed {
-                    body.put_u64_le(run.extent.get());
-                    body.put_u64_le(run.offset);
-                }
+                encode_run_ids(removed, body);
                 added.encode(body);
                 RUNS_REPLACED
             }
@@ -426,6 +414,30 @@ impl Edit {
                 body.put_u64_le(position.newest_time.get());
                 body.put_u64_le(position.covered_to.get());
                 POSITION
+            }
+            Self::RunsRemoved(removed) => {
+                encode_run_ids(removed, body);
+                RUNS_REMOVED
+            }
+            Self::CompactedAdded(segment) => {
+                segment.encode(body);
+                COMPACTED_ADDED
+            }
+            Self::CompactedDropped(extent) => {
+                body.put_u64_le(extent.get());
+                COMPACTED_DROPPED
+            }
+            Self::OutlineKept(points) => {
+                outline::encode_points(points, body);
+                OUTLINE_KEPT
+            }
+            Self::OutlineDropped(seqs) => {
+                outline::encode_seqs(seqs, body);
+                OUTLINE_DROPPED
+            }
+            Self::OutlineFull(full) => {
+                full.encode(body);
+                OUTLINE_FULL
             }
         }
     }
@@ -469,18 +481,10 @@ impl Edit {
                 Self::SegmentSealed(sealed, run)
             }
             SEGMENT_DROPPED => Self::SegmentDropped(extent(body)?),
-            RUNS_REPLACED => {
-                let count = to_len(u64::from(body.try_get_u32_le()?));
-                if body.remaining() / 16 < count {
-                    return Err(Malformed("manifest edit: more runs than bytes"));
-                }
-                let removed = (0..count)
-                    .map(|_| {
-                        Ok(RunId { extent: extent(body)?, offset: take_pages(body, 0, EXTENT_BYTES_MAX)? })
-                    })
-                    .collect::<Result<_, Malformed>>()?;
-                Self::RunsReplaced { removed, added: Box::new(RunMeta::decode(body).map_err(Malformed)?) }
-            }
+            RUNS_REPLACED => Self::RunsReplaced {
+                removed: decode_run_ids(body)?,
+                added: Box::new(RunMeta::decode(body).map_err(Malformed)?),
+            },
             RUN_KEPT => Self::RunKept(Box::new(RunMeta::decode(body).map_err(Malformed)?)),
             CATALOG => Self::Catalog(MetaRecord::decode(body)?),
             LINEAGE_CUT => Self::LineageCut(LineageCut {
@@ -500,62 +504,39 @@ impl Edit {
                 newest_time: TimeNs::new(body.try_get_u64_le()?),
                 covered_to: TimeNs::new(body.try_get_u64_le()?),
             }),
+            RUNS_REMOVED => Self::RunsRemoved(decode_run_ids(body)?),
+            COMPACTED_ADDED => Self::CompactedAdded(CompactedSegment::decode(body)?),
+            COMPACTED_DROPPED => Self::CompactedDropped(extent(body)?),
+            OUTLINE_KEPT => Self::OutlineKept(outline::decode_points(body)?),
+            OUTLINE_DROPPED => Self::OutlineDropped(outline::decode_seqs(body)?),
+            OUTLINE_FULL => Self::OutlineFull(OutlineFull::decode(body)?),
             _ => return Err(Malformed("manifest edit: unknown kind")),
         })
     }
 }
 
-fn encode_sealed(sealed: &SealedSegment, body: &mut Vec<u8>) {
-    for word in [
-        sealed.extent.get(),
-        sealed.frames_end,
-        sealed.extent_bytes,
-        sealed.first_frame.get(),
-        sealed.next_frame.get(),
-        sealed.base_seq.get(),
-        sealed.last_seq.get(),
-        sealed.first_time.get(),
-        sealed.last_time.get(),
-        sealed.covered_to.get(),
-        sealed.table_extent.get(),
-        sealed.table_offset,
-        u64::from(sealed.frames),
-        sealed.source_bytes,
-    ] {
-        body.put_u64_le(word);
+fn encode_run_ids(runs: &[RunId], body: &mut Vec<u8>) {
+    body.put_u32_le(u32::try_from(runs.len()).expect("a merge has few inputs"));
+    for run in runs {
+        body.put_u64_le(run.extent.get());
+        body.put_u64_le(run.offset);
     }
 }
 
-fn decode_sealed(body: &mut &[u8]) -> Result<SealedSegment, Malformed> {
-    let sealed = SealedSegment {
-        extent: ExtentId::new(take_counter(body)?),
-        frames_end: take_pages(body, PAGE_BYTES, SEGMENT_BYTES_MAX)?,
-        extent_bytes: take_pages(body, 0, EXTENT_BYTES_MAX)?,
-        first_frame: FrameNo::new(take_counter(body)?),
-        next_frame: FrameNo::new(take_counter(body)?),
-        base_seq: Seq::new(take_counter(body)?),
-        last_seq: Seq::new(take_counter(body)?),
-        first_time: TimeNs::new(body.try_get_u64_le()?),
-        last_time: TimeNs::new(body.try_get_u64_le()?),
-        covered_to: TimeNs::new(body.try_get_u64_le()?),
-        table_extent: ExtentId::new(take_counter(body)?),
-        table_offset: take_pages(body, 0, EXTENT_BYTES_MAX)?,
-        frames: u32::try_from(body.try_get_u64_le()?)
-            .map_err(|_| Malformed("manifest edit: too many frames"))?,
-        source_bytes: body.try_get_u64_le()?,
+fn decode_run_ids(body: &mut &[u8]) -> Result<Vec<RunId>, Malformed> {
+    let count = to_len(u64::from(body.try_get_u32_le()?));
+    if body.remaining() / 16 < count {
+        return Err(Malformed("manifest edit: more runs than bytes"));
+    }
+    let one = |body: &mut &[u8]| {
+        let extent = ExtentId::new(take_counter(body)?);
+        Ok(RunId { extent, offset: take_pages(body, 0, EXTENT_BYTES_MAX)? })
     };
-    // A frame takes at least a page, behind the header page of the segment.
-    let frames = u64::from(sealed.frames);
-    let possible = (1..sealed.frames_end / PAGE_BYTES).contains(&frames)
-        && sealed.next_frame.get().checked_sub(sealed.first_frame.get()).is_some_and(|row| row >= frames)
-        && sealed.base_seq <= sealed.last_seq
-        && sealed.first_time <= sealed.last_time
-        && (sealed.extent_bytes == 0 || sealed.extent_bytes >= sealed.frames_end);
-    if possible { Ok(sealed) } else { Err(Malformed("manifest edit: an impossible segment")) }
+    (0..count).map(|_| one(body)).collect()
 }
 
 /// Takes a number of bytes off the front: whole pages, within bounds.
-fn take_pages(body: &mut &[u8], min: u64, max: u64) -> Result<u64, Malformed> {
+pub(super) fn take_pages(body: &mut &[u8], min: u64, max: u64) -> Result<u64, Malformed> {
     let bytes = body.try_get_u64_le()?;
     if bytes.is_multiple_of(PAGE_BYTES) && (min..=max).contains(&bytes) {
         Ok(bytes)

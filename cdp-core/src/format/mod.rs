@@ -4,14 +4,17 @@
 //! structure padding included, and the structure's own identity (store, extent, position), so that a misdirected, stale or
 //! foreign block is noticed.
 
+pub mod compacted;
 pub mod digest;
 pub mod frame;
 pub mod frame_table;
 pub mod manifest;
 pub mod meta;
+pub mod outline;
 pub mod packed;
 pub mod page;
 pub mod record;
+pub mod sealed;
 pub mod segment;
 pub mod superblock;
 #[cfg(test)]

@@ -74,6 +74,12 @@ impl Group {
         *lines = Arc::new(next);
     }
 
+    /// Takes segments out of the row of seqs: they are gone.
+    pub(super) fn remove_lines(&self, gone: impl Fn(&SegmentLine) -> bool) {
+        let mut lines = self.lines.write();
+        *lines = Arc::new(lines.iter().filter(|line| !gone(line)).cloned().collect());
+    }
+
     /// All segments that complete at least one seq, in the order of seqs.
     pub(super) fn lines_of_seqs(&self) -> Vec<SegmentLine> {
         let mut append = self.append.lock();
@@ -198,19 +204,25 @@ impl super::Shared {
     pub fn read_extent(&self, extent: ExtentId, offset: u64, len: usize) -> Result<AlignedBuf> {
         let failed = |error| Error::io("read", self.storage.describe(extent), error);
         let mut buffer = AlignedBuf::new(len).map_err(failed)?;
-        let aligned = len.next_multiple_of(PAGE_LEN);
+        self.read_into(extent, offset, &mut buffer[..len.next_multiple_of(PAGE_LEN)])?;
+        Ok(buffer)
+    }
+
+    /// Fills whole pages of an aligned buffer from an extent.
+    pub fn read_into(&self, extent: ExtentId, offset: u64, out: &mut [u8]) -> Result<()> {
+        let len = out.len();
         let missing = |error: Error| match error {
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 self.damage(extent, offset, len_u64(len), (Seq::ZERO, Seq::MAX), "is missing")
             }
             other => other,
         };
-        match self.handle(extent).map_err(missing)?.read_at(offset, &mut buffer[..aligned]) {
-            Ok(()) => Ok(buffer),
+        match self.handle(extent).map_err(missing)?.read_at(offset, out) {
+            Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                 Err(self.damage(extent, offset, len_u64(len), (Seq::ZERO, Seq::MAX), "ends before it should"))
             }
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(Error::io("read", self.storage.describe(extent), error)),
         }
     }
 

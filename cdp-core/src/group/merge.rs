@@ -4,11 +4,14 @@
 //! the logarithm of the history. Outputs are synced and verified, then one manifest edit replaces the inputs, then their extents are
 //! removed after the last reader has let go. An input that lives in the footer of a segment stays where it is.
 
-use super::{Group, Manifest};
+use super::{
+    Group, Manifest,
+    thin::{Damaged, Tally, ThinGoal, Thinned, Thinning},
+};
 use crate::{
     error::{Error, Result},
     format::{
-        manifest::{Edit, RunId},
+        manifest::{Counters, Edit, RunId},
         packed::PackedEntry,
     },
     index::{Keep, KeepAll, Merge, MergeStep, Run, RunMeta, View},
@@ -24,13 +27,50 @@ use std::{
 /// Maintenance under way.
 #[derive(Default)]
 pub(super) struct Maintenance {
-    job: Option<Job>,
+    work: Option<Work>,
+    /// What thinning works towards, until there is nothing left to do for it.
+    goal: Option<ThinGoal>,
     /// Runs that were replaced, with the extents that go when no reader holds them any more.
     replaced: Vec<(Arc<Run>, Vec<ExtentId>)>,
     /// Extents that can go when readers allow it.
     garbage: Vec<ExtentId>,
-    /// Inputs of merges that met damage: they stay as they are until the store is opened again.
-    damaged: BTreeSet<RunId>,
+    /// What met damage: it stays as it is until the store is opened again.
+    damaged: Damaged,
+}
+
+enum Work {
+    Merge(Box<Job>),
+    Thin(Box<Thinning>),
+}
+
+impl Work {
+    /// The extents that were made for its output so far.
+    fn created(&self) -> Arc<Mutex<Vec<ExtentId>>> {
+        match self {
+            Self::Merge(job) => job.created.clone(),
+            Self::Thin(thinning) => thinning.created(),
+        }
+    }
+
+    fn runs(&self) -> Vec<Arc<Run>> {
+        match self {
+            Self::Merge(job) => job.inputs.clone(),
+            Self::Thin(thinning) => thinning.runs(),
+        }
+    }
+}
+
+/// Why a piece of work came to nothing.
+pub(super) struct WorkFailed {
+    pub error: Error,
+    /// The edit that names its output may be there all the same: the output stays, and the next open knows what it is.
+    pub may_be_named: bool,
+}
+
+impl From<Error> for WorkFailed {
+    fn from(error: Error) -> Self {
+        Self { error, may_be_named: false }
+    }
 }
 
 struct Job {
@@ -51,45 +91,115 @@ impl Keep for Filter {
 }
 
 impl Group {
-    /// Does up to `entries` entries' worth of merging. Returns whether there is more to do at once.
+    /// Does up to `entries` entries' worth of merging and thinning. Returns whether there is more to do at once.
     pub fn maintain(&self, entries: u64) -> Result<bool> {
-        let mut maintenance = self.maintenance.lock();
-        self.collect_garbage(&mut maintenance);
-        if maintenance.job.is_none() {
-            maintenance.job = self.next_job(&maintenance.damaged)?;
+        let mut guard = self.maintenance.lock();
+        let maintenance = &mut *guard;
+        self.collect_garbage(maintenance);
+        if maintenance.work.is_none() {
+            maintenance.work = self.next_work(maintenance)?;
         }
-        let Some(job) = maintenance.job.as_mut() else { return Ok(false) };
-        match job.merge.step(entries) {
-            Ok(MergeStep::More { .. }) => Ok(true),
-            Ok(MergeStep::Finished(output)) => {
-                let Some(job) = maintenance.job.take() else { return Ok(false) };
-                let created = job.created.lock().clone();
-                match self.check_output(&output) {
-                    // When this fails the edit may be there all the same, so the output stays: the next open knows what it is.
-                    Ok(run) => maintenance.replaced.extend(self.install(&job.inputs, run, output)?),
-                    Err(error) => {
-                        if error.is_damage() {
-                            maintenance
-                                .damaged
-                                .extend(job.inputs.iter().filter_map(|run| RunId::of(run.meta())));
-                        }
-                        self.discard(&mut maintenance, &created);
-                        return Err(error);
-                    }
-                }
-                Ok(true)
-            }
-            Err(error) => {
-                if let Some(job) = maintenance.job.take() {
-                    if error.is_damage() {
-                        maintenance.damaged.extend(job.inputs.iter().filter_map(|run| RunId::of(run.meta())));
-                    }
-                    let created = job.created.lock().clone();
-                    self.discard(&mut maintenance, &created);
-                }
-                Err(error)
+        let Some(work) = maintenance.work.take() else { return Ok(false) };
+        let (runs, created) = (work.runs(), work.created());
+        let outcome = match work {
+            Work::Merge(job) => self.step_merge(job, entries, maintenance),
+            Work::Thin(thinning) => self.step_thinning(*thinning, entries, maintenance),
+        };
+        let Err(WorkFailed { error, may_be_named }) = outcome else { return Ok(true) };
+        if !may_be_named {
+            self.discard(maintenance, &created.lock());
+        }
+        if error.is_damage() {
+            Self::blame(&runs, &error, maintenance);
+        } else {
+            maintenance.goal = None;
+        }
+        Err(error)
+    }
+
+    fn next_work(&self, maintenance: &mut Maintenance) -> Result<Option<Work>> {
+        if let Some(goal) = maintenance.goal.take() {
+            let thinning = Thinning::new(self, goal.clone(), &maintenance.damaged);
+            if let Some(thinning) = thinning? {
+                maintenance.goal = Some(goal);
+                return Ok(Some(Work::Thin(Box::new(thinning))));
             }
         }
+        Ok(self.next_job(&maintenance.damaged.runs)?.map(|job| Work::Merge(Box::new(job))))
+    }
+
+    fn step_merge(
+        &self,
+        mut job: Box<Job>,
+        entries: u64,
+        maintenance: &mut Maintenance,
+    ) -> Result<(), WorkFailed> {
+        match job.merge.step(entries)? {
+            MergeStep::More { .. } => maintenance.work = Some(Work::Merge(job)),
+            MergeStep::Finished(output) => {
+                let run = self.check_output(&output)?;
+                let replaced = self.install(&job.inputs, run, output);
+                let named = |error| WorkFailed { error, may_be_named: true };
+                maintenance.replaced.extend(replaced.map_err(named)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn step_thinning(
+        &self,
+        thinning: Thinning,
+        entries: u64,
+        maintenance: &mut Maintenance,
+    ) -> Result<(), WorkFailed> {
+        let (thinning, thinned) = self.thin(thinning, entries, &mut maintenance.damaged)?;
+        maintenance.work = thinning.map(|thinning| Work::Thin(Box::new(thinning)));
+        match thinned {
+            Thinned::More => {}
+            Thinned::Replaced(replaced) => {
+                maintenance.replaced.extend(replaced);
+                self.collect_garbage(maintenance);
+            }
+            Thinned::Done => maintenance.goal = None,
+        }
+        Ok(())
+    }
+
+    /// Leaves what met damage alone from now on: the segment that the error names, else the runs that were read.
+    fn blame(runs: &[Arc<Run>], error: &Error, maintenance: &mut Maintenance) {
+        let Error::Damaged(damage) = error else { return };
+        if maintenance.damaged.segments.contains(&damage.extent) {
+            return;
+        }
+        let is_named = |run: &&Arc<Run>| run.meta().pieces.iter().any(|piece| piece.extent == damage.extent);
+        let named = runs.iter().find(is_named).and_then(|run| RunId::of(run.meta()));
+        match named {
+            Some(run) => drop(maintenance.damaged.runs.insert(run)),
+            None => maintenance.damaged.runs.extend(runs.iter().filter_map(|run| RunId::of(run.meta()))),
+        }
+    }
+
+    /// Sets what thinning works towards, from the next step on; `None` ends it. What is under way is given up.
+    pub fn set_thin_goal(&self, goal: Option<ThinGoal>) {
+        let mut guard = self.maintenance.lock();
+        let maintenance = &mut *guard;
+        if let Some(work) = maintenance.work.take_if(|work| matches!(work, Work::Thin(_))) {
+            self.discard(maintenance, &work.created().lock());
+        }
+        maintenance.goal = goal;
+    }
+
+    /// Whether there is something to thin, as far as is known.
+    pub fn is_thinning(&self) -> bool {
+        self.maintenance.lock().goal.is_some()
+    }
+
+    /// What could be freed for a goal, were everything rewritten: a scan over the index below the full range.
+    pub fn reclaimable(&self, goal: &ThinGoal) -> Result<u64> {
+        let damaged = Damaged::default();
+        let Some(mut tally) = Tally::new(self, goal.classes.clone(), &damaged)? else { return Ok(0) };
+        while !tally.step(u64::MAX)? {}
+        Ok(tally.reclaimable(self, &damaged).bytes())
     }
 
     fn next_job(&self, damaged: &BTreeSet<RunId>) -> Result<Option<Job>> {
@@ -148,7 +258,10 @@ impl Group {
         let mut manifest = self.manifest.lock();
         let manifest = manifest.log()?;
         let removed: Vec<RunId> = inputs.iter().filter_map(|run| RunId::of(run.meta())).collect();
-        self.append_edits(manifest, &[Edit::RunsReplaced { removed, added: Box::new(output) }])?;
+        let counters = manifest.state().counters;
+        let written_bytes = counters.written_bytes.saturating_add(output.bytes());
+        let replaced = Edit::RunsReplaced { removed, added: Box::new(output) };
+        self.append_edits(manifest, &[replaced, Edit::Counters(Counters { written_bytes, ..counters })])?;
         self.publish(|view| {
             let gone = |run: &Arc<Run>| inputs.iter().any(|input| Arc::ptr_eq(input, run));
             let runs = view.runs.iter().filter(|run| !gone(run)).cloned().chain([run.clone()]);
@@ -211,9 +324,8 @@ impl Group {
     /// Gives up a merge under way and removes what can be removed.
     pub(super) fn finish_maintenance(&self) {
         let mut maintenance = self.maintenance.lock();
-        if let Some(job) = maintenance.job.take() {
-            let created = job.created.lock().clone();
-            self.discard(&mut maintenance, &created);
+        if let Some(work) = maintenance.work.take() {
+            self.discard(&mut maintenance, &work.created().lock());
         }
         self.collect_garbage(&mut maintenance);
     }

@@ -21,10 +21,12 @@ mod read;
 mod relocate;
 mod segments;
 mod standing;
+mod thin;
 
 pub(crate) use append::{Stamp, entries_of};
 pub(crate) use lines::SegmentLine;
 pub(crate) use segments::{Frozen, random_uuid};
+pub(crate) use thin::ThinGoal;
 
 use crate::{
     capture::{Capture, Coalescing},

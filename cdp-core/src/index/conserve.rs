@@ -138,8 +138,13 @@ fn zero_sum(volume: u16, seq: u64, kind: u8, (from, to): (u64, u64)) -> u64 {
     let count = u128::from(to - from);
     // The sum of the numbers of the sectors; exact before it is cut to 64 bits.
     let numbers = (u128::from(from) + u128::from(to) - 1) * count / 2;
-    let low = |wide: u128| wide as u64;
-    a.wrapping_mul(low(numbers)).wrapping_add(b.wrapping_mul(low(count)))
+    a.wrapping_mul(halves(numbers).0).wrapping_add(b.wrapping_mul(to - from))
+}
+
+/// The low and the high 64 bits.
+const fn halves(wide: u128) -> (u64, u64) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = wide.to_le_bytes();
+    (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p]))
 }
 
 fn data_hash(volume: u16, sector: u64, seq: u64, digest: u64, mask: u8) -> u64 {
@@ -148,6 +153,7 @@ fn data_hash(volume: u16, sector: u64, seq: u64, digest: u64, mask: u8) -> u64 {
 
 const fn mix(left: u64, right: u64) -> u64 {
     let product = (left ^ 0x9E37_79B9_7F4A_7C15) as u128 * (right ^ 0xD6E8_FEB8_6659_FD93) as u128;
-    let folded = (product as u64) ^ (product >> 64) as u64;
+    let (low, high) = halves(product);
+    let folded = low ^ high;
     (folded ^ folded >> 32).wrapping_mul(0xD6E8_FEB8_6659_FD93)
 }

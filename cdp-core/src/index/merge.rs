@@ -117,7 +117,7 @@ impl<'a, K: Keep> Merge<'a, K> {
             return Err(Error::Poisoned("a merge of index runs has ended".to_owned()));
         };
         for _ in 0..entries_max {
-            let Some(met) = self.scan.next()? else {
+            let Some(met) = self.scan.advance()? else {
                 return self.finish(writer);
             };
             if met.run >= self.inputs {

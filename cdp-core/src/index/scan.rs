@@ -62,7 +62,7 @@ impl Scan {
     ///
     /// # Errors
     /// `Damaged` when a run is not what its record says, or two runs contradict each other; `Io`.
-    pub fn next(&mut self) -> Result<Option<Met>> {
+    pub fn advance(&mut self) -> Result<Option<Met>> {
         let Some((entry, run)) = self.tournament.next()? else { return Ok(None) };
         self.done += 1;
         let same_key = self.last.replace(entry).filter(|last| last.key == entry.key);

@@ -7,9 +7,13 @@ use crate::{
     catalog::Catalog,
     format::{
         Malformed,
+        compacted::CompactedSegment,
         manifest::{Counters, Edit, LineageCut, NamedSegment, Position, RunId, SealedSegment},
+        outline::OutlineFull,
     },
     index::{LostRange, RunMeta},
+    limits::MANIFEST_RECORD_BYTES_MAX,
+    retention::{Outline, OutlinePoint},
     units::ExtentId,
 };
 use std::collections::BTreeMap;
@@ -30,6 +34,10 @@ pub struct SegmentState {
 pub struct ManifestState {
     /// Segments by extent; extents are numbered in the order in which segments are used.
     pub segments: BTreeMap<ExtentId, SegmentState>,
+    /// Segments of payload that outlived others.
+    pub compacted: BTreeMap<ExtentId, CompactedSegment>,
+    /// What is left of the timeline.
+    pub outline: Outline,
     /// Index runs.
     pub runs: BTreeMap<RunId, RunMeta>,
     /// Volumes, bookmarks, policy, up to the end of the sealed segments.
@@ -76,11 +84,22 @@ impl ManifestState {
                 self.segments.remove(extent).ok_or(Malformed("manifest: unknown segment dropped"))?;
             }
             Edit::RunsReplaced { removed, added } => {
-                for run in removed {
-                    self.runs.remove(run).ok_or(Malformed("manifest: unknown run replaced"))?;
-                }
+                self.remove_runs(removed)?;
                 self.add_run(added)?;
             }
+            Edit::RunsRemoved(removed) => self.remove_runs(removed)?,
+            Edit::CompactedAdded(segment) => {
+                self.use_extent(segment.extent);
+                if self.compacted.insert(segment.extent, *segment).is_some() {
+                    return Err(Malformed("manifest: compacted segment added twice"));
+                }
+            }
+            Edit::CompactedDropped(extent) => {
+                self.compacted.remove(extent).ok_or(Malformed("manifest: unknown compacted segment dropped"))?;
+            }
+            Edit::OutlineKept(points) => self.outline.keep(points),
+            Edit::OutlineDropped(seqs) => self.outline.drop_points(seqs),
+            Edit::OutlineFull(OutlineFull { full, planned }) => self.outline.set_full(*full, *planned),
             Edit::RunKept(run) => self.add_run(run)?,
             Edit::Catalog(record) => {
                 self.catalog.check(record)?;
@@ -110,7 +129,12 @@ impl ManifestState {
                 edits.push(Edit::SegmentSealed(Box::new(sealed.clone()), None));
             }
         }
+        edits.extend(self.compacted.values().copied().map(Edit::CompactedAdded));
         edits.extend(self.runs.values().cloned().map(|run| Edit::RunKept(Box::new(run))));
+        edits.extend(keep_edits(self.outline.kept().cloned().collect()));
+        if self.outline != Outline::default() {
+            edits.push(Edit::OutlineFull(OutlineFull { full: self.outline.full, planned: self.outline.planned }));
+        }
         edits.push(Edit::Position(self.position));
         edits
     }
@@ -119,7 +143,14 @@ impl ManifestState {
     pub fn extents(&self) -> impl Iterator<Item = ExtentId> + '_ {
         let tables = self.segments.values().filter_map(|s| s.sealed.as_ref()).map(|s| s.table_extent);
         let pieces = self.runs.values().flat_map(|run| run.pieces.iter().map(|piece| piece.extent));
-        self.segments.keys().copied().chain(tables).chain(pieces)
+        self.segments.keys().copied().chain(tables).chain(pieces).chain(self.compacted.keys().copied())
+    }
+
+    fn remove_runs(&mut self, removed: &[RunId]) -> Result<(), Malformed> {
+        for run in removed {
+            self.runs.remove(run).ok_or(Malformed("manifest: unknown run replaced"))?;
+        }
+        Ok(())
     }
 
     fn segment_mut(&mut self, extent: ExtentId) -> Result<&mut SegmentState, Malformed> {
@@ -140,4 +171,21 @@ impl ManifestState {
     fn use_extent(&mut self, extent: ExtentId) {
         self.next_extent = self.next_extent.max(extent.checked_add(1).unwrap_or(extent));
     }
+}
+
+/// Edits that keep these points, each within the size of a record.
+pub fn keep_edits(points: Vec<OutlinePoint>) -> impl Iterator<Item = Edit> {
+    let bytes_max = MANIFEST_RECORD_BYTES_MAX / 4;
+    let mut groups: Vec<Vec<OutlinePoint>> = Vec::new();
+    let mut bytes = usize::MAX;
+    for point in points {
+        let len = 32 + point.window.len() + point.why.len();
+        bytes = bytes.saturating_add(len);
+        if bytes > bytes_max {
+            groups.push(Vec::new());
+            bytes = len;
+        }
+        groups.last_mut().expect("there is a group").push(point);
+    }
+    groups.into_iter().map(Edit::OutlineKept)
 }

@@ -1,10 +1,12 @@
 //! Retention: how long which points stay.
 
+mod outline;
 mod pattern;
 mod plan;
 mod policy;
 mod policy_text;
 
+pub use outline::{Outline, OutlinePoint, TimePlace};
 pub use pattern::NamePattern;
 pub use plan::{
     DropReason, DroppedBookmark, FullRange, History, Kept, Pin, Plan, Retained, Standing, Why, plan,

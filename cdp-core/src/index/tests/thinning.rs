@@ -112,7 +112,7 @@ impl Scene {
             return sums;
         }
         let mut scan = Scan::new(runs).unwrap();
-        while let Some(met) = scan.next().unwrap() {
+        while let Some(met) = scan.advance().unwrap() {
             if !met.repeats {
                 sums.take(&met.entry);
             }
