@@ -77,3 +77,5 @@ pub const RESYNC_RUNS_MAX: usize = 256;
 pub const OUTLINE_WINDOW_BYTES_MAX: usize = 64;
 /// Longest reason for which a point is kept in the outline of a timeline, bytes.
 pub const OUTLINE_WHY_BYTES_MAX: usize = 256;
+/// Times that a plan of retention is made anew because a bookmark or snapshot came in between.
+pub const RETENTION_REPLANS_MAX: usize = 64;

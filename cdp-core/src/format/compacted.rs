@@ -14,8 +14,8 @@
 //! ```
 
 use super::{
-    Malformed, PAGE_BYTES, PAGE_LEN, Uuid, all_zero, digest::crc_around, manifest::take_pages, take, take_counter,
-    take_uuid,
+    Malformed, PAGE_BYTES, PAGE_LEN, Uuid, all_zero, digest::crc_around, manifest::take_pages, take,
+    take_counter, take_uuid,
 };
 use crate::{
     limits::SEGMENT_BYTES_MAX,

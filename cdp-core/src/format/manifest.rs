@@ -11,6 +11,7 @@
 //! edit:    0 kind (u16)   2 length (u32)   6 body
 //! ```
 
+pub use super::sealed::SealedSegment;
 use super::{
     Malformed, PAGE_BYTES, PAGE_LEN, Uuid, all_zero,
     compacted::CompactedSegment,
@@ -20,7 +21,6 @@ use super::{
     sealed::{decode_sealed, encode_sealed},
     take, take_counter, take_text, take_uuid,
 };
-pub use super::sealed::SealedSegment;
 use crate::{
     error::Damage,
     index::{LostRange, RunMeta},

@@ -97,8 +97,14 @@ impl Group {
         lines
     }
 
-    /// The last state at or before `time`; seq 0 when that is before the first write.
+    /// The last state of the full range at or before `time`; seq 0 when that is before the first write.
     pub fn seq_at(&self, time: TimeNs) -> Result<SeqTime> {
+        let from = self.outline().full.from;
+        let found = self.seq_in_lines(time)?;
+        Ok(if found.seq < from.seq { from } else { found })
+    }
+
+    fn seq_in_lines(&self, time: TimeNs) -> Result<SeqTime> {
         let lines = self.lines_of_seqs();
         let count = lines.partition_point(|line| line.first_time <= time);
         let Some(line) = count.checked_sub(1).map(|index| &lines[index]) else {
@@ -120,13 +126,17 @@ impl Group {
     }
 
     fn state_before(&self, seq: Seq) -> Result<SeqTime> {
+        let from = self.outline().full.from;
+        if seq < from.seq {
+            return Ok(from);
+        }
         Ok(SeqTime { seq, time: self.time_of_seq(seq)? })
     }
 
     /// The time of the write that made this state; that of seq 0 is 0.
     pub fn time_of_seq(&self, seq: Seq) -> Result<TimeNs> {
-        if seq == Seq::ZERO {
-            return Ok(TimeNs::ZERO);
+        if let Some(time) = self.outline().time_of(seq).or((seq == Seq::ZERO).then_some(TimeNs::ZERO)) {
+            return Ok(time);
         }
         let lines = self.lines_of_seqs();
         let unknown = || {

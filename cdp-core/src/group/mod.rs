@@ -5,8 +5,8 @@
 //! small; [`relocate`] saves what is in memory when a segment fails; [`drain`] takes over what taps have captured;
 //! [`interval`] lets writes wait that are coalesced.
 //!
-//! Locks, in the order in which they may be taken: `turn` (one appender at a time, may wait for I/O) > `manifest` (serialises
-//! manifest edits, may wait for I/O) > `append` (the open frame; a memory copy at most) > `commit`, `flight`, `view`, `catalog`,
+//! Locks, in the order in which they may be taken: `bookmarks_at_points` > `turn` (one appender at a time, may wait for I/O) > `manifest` (serialises
+//! manifest edits, may wait for I/O) > `pins` (held across the manifest edit that takes points away) > `append` (the open frame; a memory copy at most) > `commit`, `flight`, `view`, `catalog`,
 //! `waiting`, `pool` (short, none held while another of them is taken).
 //! Nothing but `turn`, `manifest` and `maintenance` is ever held across I/O, and readers take none of these three.
 
@@ -17,6 +17,7 @@ mod drain;
 mod interval;
 mod lines;
 mod merge;
+mod outline;
 mod read;
 mod relocate;
 mod segments;
@@ -39,6 +40,7 @@ use crate::{
     journal::{Commit, OpenFrame, SealedFrame},
     limits::FRAME_BYTES_MAX,
     manifest::{ManifestLog, ManifestState},
+    retention::Outline,
     sabotage::Sabotage,
     units::{ExtentId, FrameNo, Lineage, OwnerEpoch, Seq, TimeNs, VolumeId},
 };
@@ -190,6 +192,10 @@ pub(crate) struct Group {
     coalesces: AtomicBool,
     /// Volumes whose tap ended without a clean end and whose gap is not on the timeline yet.
     left_behind: Mutex<Vec<VolumeId>>,
+    outline: RwLock<Arc<Outline>>,
+    pins: Mutex<outline::Pins>,
+    /// Held for reading while a bookmark is set at an older point, for writing while points are taken away.
+    pub bookmarks_at_points: RwLock<()>,
     pub events: Events,
     pub totals: Totals,
 }
@@ -224,6 +230,7 @@ impl Group {
             open: None,
             opened_at: TimeNs::ZERO,
         };
+        let outline = start.manifest.state().outline.clone();
         let left_behind = start.catalog.left_behind().collect();
         let coalescing = start.catalog.coalescing_now();
         Self {
@@ -253,6 +260,9 @@ impl Group {
             waiting: Mutex::new(interval::Waiting::new(coalescing)),
             coalesces: AtomicBool::new(coalescing != Coalescing::PerWrite),
             left_behind: Mutex::new(left_behind),
+            outline: RwLock::new(Arc::new(outline)),
+            pins: Mutex::new(outline::Pins::new()),
+            bookmarks_at_points: RwLock::new(()),
             events: Events::default(),
             totals: Totals::default(),
             shared,

@@ -461,6 +461,23 @@ impl Group {
         manifest.close()
     }
 
+    /// Seals every segment with states before a seq, so that all of them are in index runs.
+    pub fn seal_all_below(&self, seq: Seq) -> Result<()> {
+        self.flush()?;
+        let _turn = self.turn.lock();
+        {
+            let mut append = self.append.lock();
+            if append.current.as_ref().is_some_and(|current| current.base_seq < seq) {
+                self.freeze_current(&mut append);
+            }
+        }
+        self.wait_durable_turn_held()?;
+        while self.frozen.lock().front().is_some_and(|frozen| frozen.base_seq < seq) {
+            self.seal_oldest_frozen()?;
+        }
+        Ok(())
+    }
+
     fn wait_durable_turn_held(&self) -> Result<()> {
         while self.commit.lock().in_flight() > 0 {
             self.drive_commit(true, true)?;

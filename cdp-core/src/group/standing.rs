@@ -29,6 +29,9 @@ impl Group {
         if seq == Seq::ZERO || coalescing == Coalescing::PerWrite || seq == self.tip().0 {
             return Ok(true);
         }
+        if self.outline().time_of(seq).is_some() {
+            return Ok(true);
+        }
         if self.catalog.read().bookmarks().any(|bookmark| bookmark.seq == seq) {
             return Ok(true);
         }
@@ -60,8 +63,12 @@ impl Group {
     pub fn points_around(&self, seq: Seq) -> Result<(Option<Seq>, Option<Seq>)> {
         let mut before = None;
         let mut at = seq;
+        let from = self.outline().full.from.seq;
         for _ in 0..NEAREST_STEPS {
-            let Some(previous) = self.completed_before(at)? else { break };
+            if at <= from {
+                break;
+            }
+            let Some(previous) = self.completed_before(at)?.map(|previous| previous.max(from)) else { break };
             if self.is_point(previous)? {
                 before = Some(previous);
                 break;

@@ -7,6 +7,6 @@ mod superblock_slot;
 
 pub use log::ManifestLog;
 pub use scan::{ManifestScan, scan_manifest};
-pub use state::{ManifestState, SegmentState};
+pub use state::{ManifestState, SegmentState, keep_edits};
 pub(crate) use superblock_slot::missing;
 pub use superblock_slot::{SuperblockSlot, read_superblock};

@@ -95,7 +95,9 @@ impl ManifestState {
                 }
             }
             Edit::CompactedDropped(extent) => {
-                self.compacted.remove(extent).ok_or(Malformed("manifest: unknown compacted segment dropped"))?;
+                self.compacted
+                    .remove(extent)
+                    .ok_or(Malformed("manifest: unknown compacted segment dropped"))?;
             }
             Edit::OutlineKept(points) => self.outline.keep(points),
             Edit::OutlineDropped(seqs) => self.outline.drop_points(seqs),
@@ -133,7 +135,10 @@ impl ManifestState {
         edits.extend(self.runs.values().cloned().map(|run| Edit::RunKept(Box::new(run))));
         edits.extend(keep_edits(self.outline.kept().cloned().collect()));
         if self.outline != Outline::default() {
-            edits.push(Edit::OutlineFull(OutlineFull { full: self.outline.full, planned: self.outline.planned }));
+            edits.push(Edit::OutlineFull(OutlineFull {
+                full: self.outline.full,
+                planned: self.outline.planned,
+            }));
         }
         edits.push(Edit::Position(self.position));
         edits

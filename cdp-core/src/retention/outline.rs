@@ -173,10 +173,7 @@ mod tests {
     }
 
     fn full(seq: u64, time: u64) -> FullRange {
-        FullRange {
-            from: SeqTime { seq: Seq::new(seq), time: TimeNs::new(time) },
-            standing: Standing::State,
-        }
+        FullRange { from: SeqTime { seq: Seq::new(seq), time: TimeNs::new(time) }, standing: Standing::State }
     }
 
     /// Goal: a time belongs to the kept point whose state it had, or to none. Method: an outline by hand, each edge.

@@ -1,6 +1,7 @@
 //! Snapshots: a volume as it was at one seq.
 //!
-//! Opening one pins nothing but the seq: each read uses the index as it is now, in which every version that the point needs is present.
+//! Opening one pins the seq and nothing else: each read uses the index as it is now, in which every version that a pinned point needs is
+//! present, whatever retention takes away meanwhile.
 
 use crate::{
     catalog::VolumeInfo,
@@ -10,6 +11,7 @@ use crate::{
     store::{Store, check_range},
     units::{BLOCK_BYTES, Block, Seq, len_u64},
 };
+use std::sync::Arc;
 
 /// A read-only image of one volume at one seq. Cheap to clone; any threads at once.
 #[derive(Clone)]
@@ -17,11 +19,26 @@ pub struct Snapshot {
     store: Store,
     info: VolumeInfo,
     seq: Seq,
+    _pin: Arc<Pinned>,
+}
+
+/// Holds on to a point for as long as it lives.
+struct Pinned {
+    store: Store,
+    seq: Seq,
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.store.inner.group.unpin(self.seq);
+    }
 }
 
 impl Snapshot {
-    pub(crate) fn new(store: Store, info: VolumeInfo, seq: Seq) -> Self {
-        Self { store, info, seq }
+    /// `None` when the point is not there any more.
+    pub(crate) fn new(store: Store, info: VolumeInfo, seq: Seq) -> Option<Self> {
+        let pinned = store.inner.group.pin(seq).then(|| Arc::new(Pinned { store: store.clone(), seq }))?;
+        Some(Self { store, info, seq, _pin: pinned })
     }
 
     /// The seq it shows.

@@ -3,11 +3,13 @@
 //! [`Store`] and [`Volume`] are cheap handles of the same store. Without a [`Runner`] the library does all work in the threads that
 //! call it, and the host calls [`Store::step`] for what is due in the background.
 
+mod history;
 mod import;
 mod open;
 mod options;
 mod points;
 mod recover;
+mod retention;
 mod runner;
 mod stats;
 mod tap;
@@ -17,6 +19,7 @@ pub use import::ImportSource;
 pub use options::{CreateOptions, OpenOptions};
 pub use points::{ExactRange, Gap, Granularity, RetainedPoint, Timeline};
 pub use recover::Recovery;
+pub use retention::RetentionReport;
 pub use runner::{Budget, Runner, RunnerOptions, Stepped};
 pub use stats::{CaptureMode, Stats, VolumeStats};
 pub use tap::{SourceState, Tap, TapOptions, TapStats};
@@ -180,12 +183,10 @@ impl Store {
     pub fn add_bookmark(&self, new: &NewBookmark) -> Result<Bookmark> {
         new.validate()?;
         let group = self.owner()?;
-        let named = new
-            .at
-            .as_ref()
-            .filter(|at| **at != Point::Latest)
-            .map(|at| self.resolve_named(at))
-            .transpose()?;
+        let at = new.at.as_ref().filter(|at| **at != Point::Latest);
+        // Retention does not take the point away before the bookmark is there.
+        let _gate = at.map(|_| group.bookmarks_at_points.read());
+        let named = at.map(|at| self.resolve_kept(at)).transpose()?;
         let mut made = None;
         let covered = new.time.filter(|_| named.is_none());
         group.append_meta(

@@ -8,6 +8,7 @@ use crate::{
     error::{Error, PointUnavailable, Result, SeqTime},
     index::LostRange,
     point::Point,
+    retention::{Outline, TimePlace},
     text::format_time,
     units::{Seq, TimeNs},
 };
@@ -97,7 +98,25 @@ impl Store {
             let reason = format!("the store begins with seq:{oldest}");
             return Err(self.unavailable(point, resolved.seq, reason));
         }
-        Ok(resolved)
+        self.check_kept(point, resolved)
+    }
+
+    /// As [`Store::resolve`], also for a point before any volume existed.
+    pub(super) fn resolve_kept(&self, point: &Point) -> Result<SeqTime> {
+        let resolved = self.resolve_named(point)?;
+        self.check_kept(point, resolved)
+    }
+
+    fn check_kept(&self, point: &Point, resolved: SeqTime) -> Result<SeqTime> {
+        if self.inner.group.outline().contains(resolved.seq) {
+            return Ok(resolved);
+        }
+        Err(self.thinned(point, resolved.seq))
+    }
+
+    /// The answer to who asks for a state that retention has taken away.
+    fn thinned(&self, point: &Point, near: Seq) -> Error {
+        self.unavailable(point, near, "it was thinned away by the retention policy".into())
     }
 
     /// The same without the check that the store reaches back to it.
@@ -111,6 +130,9 @@ impl Store {
             Point::Seq(seq) if *seq > newest.seq => {
                 Err(self.unavailable(point, *seq, "it lies in the future".into()))
             }
+            Point::Seq(seq) if !self.inner.group.outline().contains(*seq) && *seq >= self.oldest_seq() => {
+                Err(self.thinned(point, *seq))
+            }
             Point::Seq(seq) if !self.inner.group.is_point(*seq)? => Err(self.not_kept(point, *seq)),
             Point::Seq(seq) => self.with_time(*seq),
             Point::Time(time) => self.resolve_time(point, *time),
@@ -123,7 +145,7 @@ impl Store {
         }
     }
 
-    fn with_time(&self, seq: Seq) -> Result<SeqTime> {
+    pub(super) fn with_time(&self, seq: Seq) -> Result<SeqTime> {
         Ok(SeqTime { seq, time: self.inner.group.time_of_seq(seq)? })
     }
 
@@ -133,6 +155,11 @@ impl Store {
             let reason =
                 format!("the timeline is covered up to {}", format_time(covered_to.max(newest_time)));
             return Err(self.unavailable(point, seq.next(), reason));
+        }
+        match self.inner.group.outline().place_of(time) {
+            TimePlace::Full => {}
+            TimePlace::Kept(kept) => return Ok(kept),
+            TimePlace::Gone(near) => return Err(self.thinned(point, near)),
         }
         let found = self.inner.group.seq_at(time)?;
         // Where writes were coalesced, the state at this time may be one that was not kept.
@@ -166,9 +193,10 @@ impl Store {
     }
 
     /// The first seq at which any volume can be opened.
-    fn oldest_seq(&self) -> Seq {
+    pub(super) fn oldest_seq(&self) -> Seq {
         let catalog = self.inner.group.catalog.read();
-        catalog.volumes().map(|volume| volume.exists_from).min().unwrap_or_default()
+        let first = catalog.volumes().map(|volume| volume.exists_from).min().unwrap_or_default();
+        first.max(self.inner.group.outline().oldest().seq)
     }
 
     /// The volumes that cannot be opened at a seq because a gap is there.
@@ -193,6 +221,10 @@ impl Store {
     pub(super) fn nearest(&self, info: &VolumeInfo, seq: Seq) -> (Option<SeqTime>, Option<SeqTime>) {
         let exact = self.exact_spans(info);
         let group = &self.inner.group;
+        let outline = group.outline();
+        if seq < outline.full.from.seq {
+            return self.nearest_kept(info, &outline, seq, &exact);
+        }
         let point = |seq: Seq| self.with_time(seq).ok();
         let is_point = |seq: Seq| group.is_point(seq).unwrap_or(true);
         // A span may have no point at all.
@@ -206,7 +238,26 @@ impl Store {
             let found = if is_point(first) { Some(first) } else { group.points_around(first).ok()?.1 };
             found.filter(|found| *found <= span.1)
         });
-        (before.and_then(point), after.and_then(point))
+        let before = before.and_then(point).or_else(|| self.nearest_kept(info, &outline, seq, &exact).0);
+        (before, after.and_then(point))
+    }
+
+    /// The same for a seq before the full range: among the points that are kept there, or the first exact one.
+    fn nearest_kept(
+        &self,
+        info: &VolumeInfo,
+        outline: &Outline,
+        seq: Seq,
+        exact: &[(Seq, Seq)],
+    ) -> (Option<SeqTime>, Option<SeqTime>) {
+        let catalog = self.inner.group.catalog.read();
+        let opens = |at: Seq| at >= info.exists_from && catalog.gap_at(info.id, at).is_none();
+        let kept = || outline.kept().map(|kept| kept.point).filter(|point| opens(point.seq));
+        let before = kept().rfind(|point| point.seq < seq);
+        let after = kept().find(|point| point.seq > seq);
+        drop(catalog);
+        let first = || exact.iter().find(|span| span.0 > seq).and_then(|span| self.with_time(span.0).ok());
+        (before, after.or_else(first))
     }
 
     /// The ranges of seqs, both ends included, in which every state of a volume can be opened.
@@ -217,8 +268,9 @@ impl Store {
         let end = first_lost.map_or(newest, |lost| newest.min(Seq::new(lost.get().saturating_sub(1))));
         let mut spans = Vec::new();
         let mut from = Some(info.exists_from);
+        let full_from = self.inner.group.outline().full.from.seq;
         let mut push = |from: Seq, to: Seq| {
-            let to = to.min(end);
+            let (from, to) = (from.max(full_from), to.min(end));
             if from <= to {
                 spans.push((from, to));
             }
@@ -246,6 +298,12 @@ impl Store {
         let newest = SeqTime { seq, time };
         let volumes = self.volumes();
         let lost = self.inner.group.view().lost.clone();
+        let outline = self.inner.group.outline();
+        let retained = outline.kept().map(|kept| RetainedPoint {
+            point: kept.point,
+            window: kept.window.clone(),
+            why: kept.why.clone(),
+        });
         let mut exact = Vec::new();
         let mut gaps = Vec::new();
         for volume in &volumes {
@@ -271,7 +329,8 @@ impl Store {
                 let catalog = self.inner.group.catalog.read();
                 catalog.gaps(volume.id).into_iter().flat_map(Gaps::iter).copied().collect()
             };
-            for gap in spans.iter().filter(|gap| gap.opened.seq <= seq) {
+            let in_full = |gap: &&GapSpan| gap.closed.is_none_or(|closed| closed.seq > outline.full.from.seq);
+            for gap in spans.iter().filter(|gap| gap.opened.seq <= seq).filter(in_full) {
                 // Every time before that of the closing seq is in the gap, and that one is not.
                 let before = |closed: SeqTime| SeqTime {
                     seq: Seq::new(closed.seq.get() - 1),
@@ -292,7 +351,7 @@ impl Store {
             covered_to: covered_to.max(time),
             exact,
             gaps,
-            retained: Vec::new(),
+            retained: retained.collect(),
             bookmarks: self.bookmarks(),
             volumes,
         })
@@ -310,7 +369,9 @@ impl Store {
 
     fn lost_gap(&self, volume: &VolumeInfo, lost: &LostRange, newest: SeqTime) -> Result<Gap> {
         let before = Seq::new(lost.from_seq.get().saturating_sub(1));
-        let from = SeqTime { seq: lost.from_seq, time: self.with_time(before)?.time };
+        let full_from = self.inner.group.outline().full.from;
+        let time = if before < full_from.seq { full_from.time } else { self.with_time(before)?.time };
+        let from = SeqTime { seq: lost.from_seq, time };
         Ok(Gap { volume: volume.name.clone(), from, to: newest, reason: "damage".into() })
     }
 }

@@ -4,7 +4,7 @@ use super::Store;
 use crate::{
     capture::Mode,
     catalog::{TapRecord, VolumeInfo},
-    error::{Error, Result},
+    error::{Result, SeqTime},
     manifest::ManifestState,
 };
 use std::sync::atomic::Ordering;
@@ -66,6 +66,8 @@ pub struct Stats {
     pub versions: u64,
     /// Points that can be opened: seqs of the exact range, and bookmarks.
     pub points: u64,
+    /// From here on every state can be opened, gaps aside.
+    pub horizon: SeqTime,
     /// The volumes.
     pub volumes: Vec<VolumeStats>,
 }
@@ -77,12 +79,6 @@ impl Store {
     /// `Io`.
     pub fn stats(&self) -> Result<Stats> {
         let group = &self.inner.group;
-        let storage = &group.shared.storage;
-        let mut stored_bytes = 0;
-        for extent in storage.list().map_err(|error| Error::io("list", "the store", error))? {
-            // One that was removed between the two calls takes up nothing.
-            stored_bytes += storage.open(extent).and_then(|handle| handle.allocated()).unwrap_or(0);
-        }
         let view = group.view();
         let in_memory: usize = view.memtables.iter().map(|table| table.len()).sum();
         let in_runs: u64 = view.runs.iter().map(|run| run.meta().entries).sum();
@@ -91,6 +87,8 @@ impl Store {
             let state: &ManifestState = manifest.state();
             (state.counters, state.segments.len())
         };
+        let outline = group.outline();
+        let kept = crate::units::len_u64(outline.kept().count());
         let unsealed = group.unsealed_source_bytes();
         let newest = self.newest().seq;
         let lag_ns = group.lag_ns();
@@ -98,7 +96,7 @@ impl Store {
         let waiting = group.capture().map_or(0, |capture| capture.pool.statistics().bytes_waiting);
         let lag_bytes = group.undurable_bytes() + waiting;
         Ok(Stats {
-            stored_bytes,
+            stored_bytes: self.stored_bytes()?,
             source_bytes: counters.source_bytes.saturating_add(unsealed),
             written_bytes: counters
                 .written_bytes
@@ -106,7 +104,8 @@ impl Store {
             segments: crate::units::len_u64(segments),
             runs: crate::units::len_u64(view.runs.len()),
             versions: in_runs + crate::units::len_u64(in_memory),
-            points: newest.get() + 1,
+            points: newest.get().saturating_sub(outline.full.from.seq.get()) + 1 + kept,
+            horizon: outline.full.from,
             volumes: volumes
                 .into_iter()
                 .map(|volume| {

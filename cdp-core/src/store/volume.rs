@@ -148,6 +148,10 @@ impl Volume {
         if seq < self.info.exists_from {
             return Err(unavailable(format!("the volume exists from seq:{}", self.info.exists_from)));
         }
+        let thinned = || unavailable("it was thinned away by the retention policy".into());
+        if !self.store.inner.group.outline().contains(seq) {
+            return Err(thinned());
+        }
         let gap = self.store.inner.group.catalog.read().gap_at(self.info.id, seq).copied();
         if let Some(gap) = gap.filter(|_| !fuzzy) {
             return Err(unavailable(format!("it lies in a gap of the timeline ({})", gap.reason)));
@@ -158,7 +162,7 @@ impl Volume {
         if seq > self.store.durable_seq() && !self.store.is_read_only() {
             self.store.flush()?;
         }
-        Ok(Snapshot::new(self.store.clone(), self.info.clone(), seq))
+        Snapshot::new(self.store.clone(), self.info.clone(), seq).ok_or_else(thinned)
     }
 
     /// The extents that were written, zeroed or discarded after `from`, up to and including `to`: ascending, merged, rounded out to

@@ -1,6 +1,9 @@
 //! Copies survivors into compacted segments: read in long strides, verified by their digests, written in order, read back.
 
-use super::{Round, survivors::{Moved, Survivor}};
+use super::{
+    Round,
+    survivors::{Moved, Survivor},
+};
 use crate::{
     error::{Error, Result},
     format::{
@@ -117,9 +120,16 @@ impl Copying {
             if group.shared.key.digest(bytes) != one.digest {
                 let seqs = (Seq::new(one.seq), Seq::new(one.seq));
                 let (offset, length) = (u64::from(one.sector) * SECTOR_BYTES, len_u64(bytes.len()));
-                return Err(group.shared.damage(extent, offset, length, seqs, "payload that is still needed"));
+                return Err(group.shared.damage(
+                    extent,
+                    offset,
+                    length,
+                    seqs,
+                    "payload that is still needed",
+                ));
             }
-            let sector = u32::try_from(output.position() / SECTOR_BYTES).expect("bounded by the size of a segment");
+            let sector =
+                u32::try_from(output.position() / SECTOR_BYTES).expect("bounded by the size of a segment");
             self.places.push(((one.segment, one.sector), (output.segment.extent.get(), sector)));
             output.push(bytes)?;
         }
@@ -135,7 +145,8 @@ impl Copying {
 
 impl Output {
     fn create(group: &Group, round: &Round, share: Range<usize>, survivors: &[Survivor]) -> Result<Self> {
-        let payload: u64 = survivors[share.clone()].iter().map(|one| u64::from(one.sectors) * SECTOR_BYTES).sum();
+        let payload: u64 =
+            survivors[share.clone()].iter().map(|one| u64::from(one.sectors) * SECTOR_BYTES).sum();
         let bytes = 2 * PAGE_BYTES + payload.next_multiple_of(PAGE_BYTES);
         let extent = match &*group.manifest.lock() {
             Manifest::Owner(log) => log.allocate_extent(),
@@ -203,7 +214,9 @@ impl Output {
         }
         let table = encode_table(&self.checksums, self.segment.uuid, self.written);
         self.buffer[..PAGE_LEN].copy_from_slice(&table);
-        self.handle.write_at(self.written, &self.buffer[..PAGE_LEN]).map_err(|error| failed("write", error))?;
+        self.handle
+            .write_at(self.written, &self.buffer[..PAGE_LEN])
+            .map_err(|error| failed("write", error))?;
         if !group.shared.sabotage.on(Switch::SkipCompactedSync) {
             self.handle.sync().map_err(|error| failed("sync", error))?;
             group.shared.storage.sync_names().map_err(|error| failed("sync names of", error))?;

@@ -159,9 +159,10 @@ impl Thinning {
     pub fn runs(&self) -> Vec<Arc<Run>> {
         match &self.stage {
             Stage::Tally(tally) => tally.runs().to_vec(),
-            Stage::Collect(round, _) | Stage::Copy(round, _) | Stage::Merge(round, _) | Stage::Prove(round, _) => {
-                round.inputs.clone()
-            }
+            Stage::Collect(round, _)
+            | Stage::Copy(round, _)
+            | Stage::Merge(round, _)
+            | Stage::Prove(round, _) => round.inputs.clone(),
         }
     }
 }
@@ -237,8 +238,11 @@ impl Group {
                 if !proving.step(entries)? {
                     return go_on(Stage::Prove(round, proving));
                 }
-                if !proving.before.agrees(&proving.after) && !self.shared.sabotage.on(Switch::SkipConservation) {
-                    let first = round.inputs.first().and_then(|run| run.meta().pieces.first().map(|p| p.extent));
+                if !proving.before.agrees(&proving.after)
+                    && !self.shared.sabotage.on(Switch::SkipConservation)
+                {
+                    let first =
+                        round.inputs.first().and_then(|run| run.meta().pieces.first().map(|p| p.extent));
                     let what = "what is visible at a kept point is not what it was before thinning; nothing was replaced";
                     let seqs = (Default::default(), crate::units::Seq::new(goal.classes.full_from()));
                     return Err(self.shared.damage(first.unwrap_or_default(), 0, 0, seqs, what).into());
@@ -289,7 +293,13 @@ impl Group {
         level
     }
 
-    fn begin_proof(&self, round: &Round, goal: &ThinGoal, output: RunMeta, before: VisibleSums) -> Result<Proving> {
+    fn begin_proof(
+        &self,
+        round: &Round,
+        goal: &ThinGoal,
+        output: RunMeta,
+        before: VisibleSums,
+    ) -> Result<Proving> {
         let storage = &self.shared.storage;
         for piece in &output.pieces {
             let handle = self.shared.handle(piece.extent)?;
@@ -317,7 +327,9 @@ impl Group {
         for victim in round.victims.iter().map(|victim| ExtentId::new(*victim)) {
             freed.push(victim);
             if let Some(segment) = manifest.state().segments.get(&victim) {
-                freed.extend(segment.sealed.as_ref().map(|sealed| sealed.table_extent).filter(|t| *t != victim));
+                freed.extend(
+                    segment.sealed.as_ref().map(|sealed| sealed.table_extent).filter(|t| *t != victim),
+                );
                 edits.push(Edit::SegmentDropped(victim));
             } else {
                 edits.push(Edit::CompactedDropped(victim));
@@ -356,10 +368,14 @@ impl Group {
             extents.sort_unstable();
             extents.dedup();
         }
-        self.events.push(self.shared.clock.now(), EventKind::Thinned {
-            entries_dropped: round.inputs.iter().map(|run| run.meta().entries).sum::<u64>() - proving.output.entries,
-            segments_dropped: crate::units::len_u64(round.victims.len()),
-        });
+        self.events.push(
+            self.shared.clock.now(),
+            EventKind::Thinned {
+                entries_dropped: round.inputs.iter().map(|run| run.meta().entries).sum::<u64>()
+                    - proving.output.entries,
+                segments_dropped: crate::units::len_u64(round.victims.len()),
+            },
+        );
         Ok(replaced)
     }
 }

@@ -78,7 +78,8 @@ impl Survivors {
 
     fn survivor(&self, entry: &PackedEntry, newer: Option<Class>) -> Survivor {
         // It is visible up to the point before the class of the next version, and dies with that.
-        let last = newer.filter(|class| *class != Class::BEYOND).and_then(|class| class.index().checked_sub(1));
+        let last =
+            newer.filter(|class| *class != Class::BEYOND).and_then(|class| class.index().checked_sub(1));
         Survivor {
             group: last.and_then(|last| self.groups.get(last)).copied().unwrap_or(0),
             segment: entry.content.segment,

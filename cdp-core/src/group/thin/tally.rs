@@ -8,7 +8,10 @@ use crate::{
     index::{Classes, Needed, Run, Scan},
     units::{SECTOR_BYTES, Seq},
 };
-use std::{collections::{BTreeMap, BTreeSet}, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Most bytes of survivors that one round moves: their places are kept in memory.
 const SURVIVOR_BYTES_MAX: u64 = 1 << 30;
@@ -232,7 +235,8 @@ impl Tally {
             let bytes = alive.sectors * SECTOR_BYTES;
             let dead = candidate.dead(alive);
             let is_enough = u128::from(dead_bytes) <= may_stay || dead < candidate.bytes / 32;
-            let too_many = moved_bytes + bytes > SURVIVOR_BYTES_MAX || moved_entries + alive.entries > SURVIVORS_MAX;
+            let too_many =
+                moved_bytes + bytes > SURVIVOR_BYTES_MAX || moved_entries + alive.entries > SURVIVORS_MAX;
             if alive.sectors > 0 && (is_enough || too_many) || victims.len() >= VICTIMS_MAX {
                 break;
             }
@@ -275,4 +279,3 @@ impl Reclaimable {
 }
 
 const _: () = assert!(VICTIMS_MAX < 1 << 16);
-

@@ -1,0 +1,207 @@
+//! Retention: planning, showing and carrying out what the policy of a store says.
+//!
+//! Carrying out takes two steps. The *outline* of the timeline changes first, in one durable step: from then on what was dropped is
+//! refused. Thinning then takes the bytes away, in rounds that may stop and go on at any time.
+
+use super::{
+    Store,
+    history::{StoreHistory, policy_digest},
+};
+use crate::{
+    error::{Error, Result, SeqTime},
+    event::EventKind,
+    format::meta::MetaRecord,
+    group::ThinGoal,
+    index::Classes,
+    limits::RETENTION_REPLANS_MAX,
+    retention::{OnShortage, Outline, Pin, Plan, Policy, plan},
+    units::{Seq, TimeNs},
+};
+use std::sync::Arc;
+
+/// Dead bytes for each hundred that are alive, up to which an explicit run leaves a store as it is.
+const DEAD_PERCENT_RUN: u64 = 15;
+/// The same for background work while there is plenty of space.
+const DEAD_PERCENT_IDLE: u64 = 25;
+/// The same when space is short: everything that can be freed is.
+const DEAD_PERCENT_SHORT: u64 = 0;
+/// Bookmarks that are removed in one go.
+const RECORDS_AT_ONCE: usize = 256;
+/// Entries of one step of a run.
+const RUN_ENTRIES: u64 = 1 << 20;
+/// Groups of survivors by the time that they have left, each four times as long as the one before; the first is an hour.
+const GROUPS: u8 = 7;
+const FIRST_GROUP_NS: u64 = 3_600_000_000_000;
+
+/// What a run of retention would do, or did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetentionReport {
+    /// Points that go: seqs of the full range and kept points that are there now and will not be.
+    pub drop_points: u64,
+    /// Points that stay.
+    pub keep_points: u64,
+    /// Bookmarks that go, ascending by name.
+    pub expiring_bookmarks: Vec<String>,
+    /// Bytes that are freed: by a preview as far as the index tells, by a run as the storage says.
+    pub bytes_freed: u64,
+    /// From here on every state stays.
+    pub horizon: SeqTime,
+}
+
+impl Store {
+    /// What the recorded policy keeps and drops at `now`. Changes nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a policy of a newer version; `Damaged`, `Io`.
+    pub fn plan_retention(&self, now: TimeNs) -> Result<Plan> {
+        self.plan_with(&self.policy()?, now, TimeNs::ZERO)
+    }
+
+    fn plan_with(&self, policy: &Policy, now: TimeNs, horizon: TimeNs) -> Result<Plan> {
+        self.inner.group.settle_for_reading()?;
+        let outline = self.inner.group.outline();
+        let history = StoreHistory::new(self, policy, &outline)?;
+        plan(&history, policy, now, &self.pins()?, horizon)
+    }
+
+    fn pins(&self) -> Result<Vec<Pin>> {
+        let newest = self.newest().seq;
+        let pinned = self.inner.group.pinned().into_iter().filter(|seq| *seq <= newest);
+        pinned.map(|seq| Ok(Pin { point: self.with_time(seq)?, holder: "open snapshot".into() })).collect()
+    }
+
+    /// What [`Store::run_retention`] would do at `now`, for the recorded policy or another one. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Store::plan_retention`].
+    pub fn preview_retention(&self, now: TimeNs, policy: Option<&Policy>) -> Result<RetentionReport> {
+        let policy = policy.map_or_else(|| self.policy(), |policy| Ok(policy.clone()))?;
+        let plan = self.plan_with(&policy, now, TimeNs::ZERO)?;
+        let outline = Outline::after(&plan, &policy, policy_digest(&policy));
+        let mut report = self.report(&plan, &outline);
+        report.bytes_freed =
+            self.inner.group.reclaimable(&self.thin_goal(&outline, &policy, now, DEAD_PERCENT_RUN))?;
+        Ok(report)
+    }
+
+    /// Brings the timeline to what the recorded policy says at `now`, and frees the space. What is dropped is refused from the moment at which
+    /// the plan is durable, which comes first; snapshots that are open keep their points.
+    ///
+    /// # Errors
+    /// `Damaged` when times of the history cannot be read or the proof of a thinning fails; `NoSpace`, `Io`, `ReadOnly`, `Poisoned`. What
+    /// was not done is done by a later run.
+    pub fn run_retention(&self, now: TimeNs) -> Result<RetentionReport> {
+        let group = self.owner()?;
+        let policy = self.policy()?;
+        let bytes_before = self.stored_bytes()?;
+        let (mut report, outline) = self.commit_plan(&policy, now, TimeNs::ZERO)?;
+        group.seal_all_below(outline.full.from.seq)?;
+        self.thin_to_the_end(&outline, &policy, now, DEAD_PERCENT_RUN)?;
+        report.bytes_freed = bytes_before.saturating_sub(self.stored_bytes()?);
+        Ok(report)
+    }
+
+    fn thin_to_the_end(
+        &self,
+        outline: &Outline,
+        policy: &Policy,
+        now: TimeNs,
+        dead_percent: u64,
+    ) -> Result<()> {
+        let group = self.owner()?;
+        group.set_thin_goal(Some(self.thin_goal(outline, policy, now, dead_percent)));
+        while group.is_thinning() {
+            group.maintain(RUN_ENTRIES)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a plan durable: bookmarks first, then the outline.
+    fn commit_plan(
+        &self,
+        policy: &Policy,
+        now: TimeNs,
+        horizon: TimeNs,
+    ) -> Result<(RetentionReport, Outline)> {
+        let group = self.owner()?;
+        for _ in 0..RETENTION_REPLANS_MAX {
+            let bookmarks = self.bookmarks();
+            let plan = self.plan_with(policy, now, horizon)?;
+            let outline = Outline::after(&plan, policy, policy_digest(policy));
+            let report = self.report(&plan, &outline);
+            let _gate = group.bookmarks_at_points.write();
+            if self.bookmarks() != bookmarks {
+                continue;
+            }
+            for names in report.expiring_bookmarks.chunks(RECORDS_AT_ONCE) {
+                let records = names.iter().cloned().map(MetaRecord::BookmarkRemoved).collect();
+                group.append_meta(|_, _| Ok(records), None)?;
+            }
+            if group.set_outline(outline.clone())? {
+                return Ok((report, outline));
+            }
+        }
+        Err(Error::InvalidArgument(
+            "bookmarks and snapshots change faster than a plan can be made; try again".into(),
+        ))
+    }
+
+    fn report(&self, plan: &Plan, outline: &Outline) -> RetentionReport {
+        let now = self.inner.group.outline();
+        let newest = self.newest().seq;
+        let oldest = if now.is_whole() { self.oldest_seq() } else { now.full.from.seq };
+        let count = |from: Seq| newest.get().saturating_sub(from.get()) + 1;
+        let points = count(oldest) + crate::units::len_u64(now.kept().count());
+        let keep_points = count(outline.full.from.seq) + crate::units::len_u64(outline.kept().count());
+        RetentionReport {
+            drop_points: points.saturating_sub(keep_points),
+            keep_points,
+            expiring_bookmarks: plan.dropped_bookmarks.iter().map(|dropped| dropped.name.clone()).collect(),
+            bytes_freed: 0,
+            horizon: plan.full.from,
+        }
+    }
+
+    /// What thinning works towards for an outline.
+    fn thin_goal(&self, outline: &Outline, policy: &Policy, now: TimeNs, dead_percent_max: u64) -> ThinGoal {
+        let mut points: Vec<(Seq, TimeNs)> =
+            outline.kept().map(|kept| (kept.point.seq, kept.point.time)).collect();
+        if !self.inner.group.shared.sabotage.on(crate::sabotage::Switch::IgnorePins) {
+            points.extend(self.inner.group.pinned().into_iter().map(|seq| (seq, TimeNs::ZERO)));
+        }
+        let full_from = outline.full.from;
+        points.retain(|(seq, _)| *seq < full_from.seq);
+        points.push((full_from.seq, full_from.time));
+        points.sort_unstable();
+        points.dedup_by_key(|(seq, _)| *seq);
+        let classes = Classes::new(points.iter().map(|(seq, _)| seq.get()), full_from.seq.get());
+        let groups = points.iter().map(|(_, time)| group_of(policy, *time, now)).collect();
+        ThinGoal { classes: Arc::new(classes), groups: Arc::new(groups), dead_percent_max }
+    }
+
+    /// Bytes that the store takes up on its storage.
+    pub(super) fn stored_bytes(&self) -> Result<u64> {
+        let storage = &self.inner.group.shared.storage;
+        let extents = storage.list().map_err(|error| Error::io("list", "the store", error))?;
+        // One that was removed between the two calls takes up nothing.
+        Ok(extents
+            .into_iter()
+            .map(|extent| storage.open(extent).and_then(|e| e.allocated()).unwrap_or(0))
+            .sum())
+    }
+}
+
+/// The group of the versions that die with a point of this time: by how long the policy lets it live at most.
+fn group_of(policy: &Policy, time: TimeNs, now: TimeNs) -> u8 {
+    let age = now.get().saturating_sub(time.get());
+    let window_end = policy.windows.iter().map(|window| window.to).find(|to| *to > age);
+    let Some(end) = window_end.into_iter().chain(policy.max_age).min() else { return 0 };
+    let left = end.saturating_sub(age);
+    let mut group = 1;
+    let mut holds = FIRST_GROUP_NS;
+    while left > holds && group < GROUPS {
+        holds = holds.saturating_mul(4);
+        group += 1;
+    }
+    group
+}
