@@ -1,0 +1,1 @@
+//! Each edge on its own.
