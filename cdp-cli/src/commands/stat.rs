@@ -32,6 +32,7 @@ fn human(stat: &StatDocument) -> String {
     let _ = writeln!(text, "index runs           {}", stat.runs);
     let _ = writeln!(text, "versions             {}", stat.versions);
     let _ = writeln!(text, "points               {}", stat.points);
+    let _ = writeln!(text, "every state from     {}", stat.horizon);
     let _ = writeln!(text, "memory               {}\n", output::human_size(stat.rss_bytes));
     let mut table = Table::new(["volume", "mode", "behind", "behind by", "dirty"]);
     for volume in &stat.volumes {

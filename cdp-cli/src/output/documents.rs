@@ -2,7 +2,7 @@
 
 use cdp_core::{
     Bookmark, Damage, SeqTime, Stats, Timeline, VolumeInfo,
-    store::{ExactRange, Gap, Granularity, RetainedPoint},
+    store::{ExactRange, Gap, Granularity, RetainedPoint, RetentionReport},
     text::{format_duration, format_time},
 };
 use serde::{Deserialize, Serialize};
@@ -313,6 +313,33 @@ pub struct CheckDocument {
     pub tail_cut: TailDocument,
 }
 
+/// What `retention preview` and `retention run` print.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RetentionDocument {
+    /// Points that go.
+    pub drop_points: u64,
+    /// Points that stay.
+    pub keep_points: u64,
+    /// Names of the bookmarks that go, ascending.
+    pub expiring_bookmarks: Vec<String>,
+    /// Bytes that are freed.
+    pub bytes_freed: u64,
+    /// From here on every state stays.
+    pub horizon: String,
+}
+
+impl From<&RetentionReport> for RetentionDocument {
+    fn from(report: &RetentionReport) -> Self {
+        Self {
+            drop_points: report.drop_points,
+            keep_points: report.keep_points,
+            expiring_bookmarks: report.expiring_bookmarks.clone(),
+            bytes_freed: report.bytes_freed,
+            horizon: format_time(report.horizon.time),
+        }
+    }
+}
+
 /// State of a volume.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VolumeStatDocument {
@@ -345,6 +372,8 @@ pub struct StatDocument {
     pub versions: u64,
     /// Points that can be opened.
     pub points: u64,
+    /// From here on every state can be opened, gaps aside.
+    pub horizon: String,
     /// Resident memory of the owner, or of this command when there is none.
     pub rss_bytes: u64,
     /// Each volume.
@@ -362,6 +391,7 @@ impl StatDocument {
             runs: stats.runs,
             versions: stats.versions,
             points: stats.points,
+            horizon: format_time(stats.horizon.time),
             rss_bytes,
             volumes: stats
                 .volumes

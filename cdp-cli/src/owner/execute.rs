@@ -10,7 +10,12 @@ use crate::{
     interrupt::Interrupt,
     output::{StatDocument, VolumeDocument},
 };
-use cdp_core::{NewBookmark, Progress, Store, retention::Policy, units::TimeNs};
+use cdp_core::{
+    NewBookmark, Progress, Store,
+    io::{Clock, SystemClock},
+    retention::Policy,
+    units::TimeNs,
+};
 
 /// Whoever wants to hear how a request goes.
 pub trait Events {
@@ -68,6 +73,10 @@ pub fn execute(store: &Store, request: &Request, events: &mut dyn Events) -> Out
         Request::SetPolicy { policy } => {
             store.set_policy(&Policy::from_json(policy)?)?;
             Ok(Reply::Done)
+        }
+        Request::RunRetention { now_ns } => {
+            let now = now_ns.map_or_else(|| SystemClock.now(), TimeNs::new);
+            Ok(Reply::Retention((&store.run_retention(now)?).into()))
         }
     }
 }

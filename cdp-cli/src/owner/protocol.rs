@@ -6,7 +6,7 @@
 use super::Role;
 use crate::{
     exit::Failure,
-    output::{BookmarkDocument, ReplayDocument, VolumeDocument, VolumeStatDocument},
+    output::{BookmarkDocument, ReplayDocument, RetentionDocument, VolumeDocument, VolumeStatDocument},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -54,6 +54,11 @@ pub enum Request {
     SetPolicy {
         /// The policy as JSON.
         policy: String,
+    },
+    /// Carry out the retention policy.
+    RunRetention {
+        /// The time from which ages count, nanoseconds; now when it is left out.
+        now_ns: Option<u64>,
     },
 }
 
@@ -163,6 +168,8 @@ pub enum Reply {
     Bookmark(BookmarkDocument),
     /// What was replayed.
     Replay(ReplayDocument),
+    /// What retention dropped.
+    Retention(RetentionDocument),
     /// It is done.
     Done,
 }

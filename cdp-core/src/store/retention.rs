@@ -20,7 +20,7 @@ use crate::{
 use std::sync::Arc;
 
 /// Dead bytes for each hundred that are alive, up to which an explicit run leaves a store as it is.
-const DEAD_PERCENT_RUN: u64 = 15;
+const DEAD_PERCENT_RUN: u64 = 20;
 /// The same for background work while there is plenty of space.
 const DEAD_PERCENT_IDLE: u64 = 25;
 /// The same when space is short: everything that can be freed is.
