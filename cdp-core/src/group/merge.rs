@@ -6,7 +6,7 @@
 
 use super::{
     Group, Manifest,
-    thin::{Damaged, Tally, ThinGoal, Thinned, Thinning},
+    thin::{Damaged, RoundLimits, Segments, Tally, ThinGoal, Thinned, Thinning},
 };
 use crate::{
     error::{Error, Result},
@@ -194,12 +194,14 @@ impl Group {
         self.maintenance.lock().goal.is_some()
     }
 
-    /// What could be freed for a goal, were everything rewritten: a scan over the index below the full range.
+    /// Bytes that thinning for a goal would free, about: a scan over the index below the full range.
     pub fn reclaimable(&self, goal: &ThinGoal) -> Result<u64> {
         let damaged = Damaged::default();
         let Some(mut tally) = Tally::new(self, goal.classes.clone(), &damaged)? else { return Ok(0) };
         while !tally.step(u64::MAX)? {}
-        Ok(tally.reclaimable(self, &damaged).bytes())
+        let segments = Segments::of(self, &damaged);
+        let choice = tally.choose(&segments, goal.dead_percent_max, RoundLimits::NONE);
+        Ok(choice.map_or(0, |choice| choice.freed_bytes))
     }
 
     fn next_job(&self, damaged: &BTreeSet<RunId>) -> Result<Option<Job>> {

@@ -9,7 +9,10 @@
 //! and shares nothing with [`super::thin`], which does: it is the other half of the proof.
 
 use super::thin::{Class, Classes};
-use crate::format::packed::{PackedEntry, PackedKey};
+use crate::{
+    format::packed::{PackedEntry, PackedKey},
+    units::{SECTORS_PER_BLOCK, to_len},
+};
 use std::sync::Arc;
 
 /// A range cell that contains the place of the walk, and the newest of its versions in each class.
@@ -76,10 +79,9 @@ impl VisibleSums {
             self.shown = [Class::NONE; 8];
         }
         let over = self.newest_over(class);
-        for bit in 0..8u64 {
-            if content.mask() >> bit & 1 == 0
-                || std::mem::replace(&mut self.shown[bit as usize], class) == class
-            {
+        for bit in 0..SECTORS_PER_BLOCK {
+            let is_covered = content.mask() >> bit & 1 == 1;
+            if !is_covered || std::mem::replace(&mut self.shown[to_len(bit)], class) == class {
                 continue;
             }
             let sector = key.block() * 8 + bit;

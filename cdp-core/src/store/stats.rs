@@ -85,7 +85,7 @@ impl Store {
         let (counters, segments) = {
             let manifest = group.manifest.lock();
             let state: &ManifestState = manifest.state();
-            (state.counters, state.segments.len())
+            (state.counters, state.segments.len() + state.compacted.len())
         };
         let outline = group.outline();
         let kept = crate::units::len_u64(outline.kept().count());

@@ -1,12 +1,13 @@
 //! Checking a store: does every byte that a live structure covers hold what was written?
 //!
-//! Without `deep`: superblock, manifest, segment headers, frame tables, index runs and the heads and tails of all frames. With it also
-//! every payload. Damage is collected, not fatal; what cannot be read at all is damage too.
+//! Without `deep`: superblock, manifest, segment headers, frame tables, index runs, the heads and tails of all frames, and headers and tables
+//! of compacted segments. With it also every payload. Damage is collected, not fatal; what cannot be read at all is damage too.
 
 use crate::{
     error::{Damage, Error, Result},
     format::{
         PAGE_BYTES, PAGE_LEN,
+        compacted::{CHUNK_LEN, CompactedHeader, CompactedSegment, decode_table},
         frame::{Frame, FrameHeader, FramePlace},
         frame_table::{ENTRIES_PER_PAGE, FrameEntry},
         manifest::SealedSegment,
@@ -50,11 +51,16 @@ pub(crate) fn check(inner: &Inner, deep: bool, progress: &mut dyn FnMut(Progress
         check.report.damaged.push(lost.damage.clone());
     }
     let live: BTreeSet<(ExtentId, u64)> = state.runs.values().flat_map(pages_of).collect();
-    let total = len_u64(state.segments.len() + state.runs.len());
+    let total = len_u64(state.segments.len() + state.compacted.len() + state.runs.len());
     let mut done = 0;
     for segment in state.segments.values() {
         check.segment(segment)?;
         check.superseded(segment, &live)?;
+        done += 1;
+        progress(Progress { done, total });
+    }
+    for segment in state.compacted.values() {
+        check.compacted(segment)?;
         done += 1;
         progress(Progress { done, total });
     }
@@ -144,6 +150,48 @@ impl Check<'_> {
         match self.note(table)? {
             Some(entries) => self.frames(sealed, segment.named.uuid.short(), &entries)?,
             None => self.table_pages(sealed)?,
+        }
+        Ok(())
+    }
+
+    /// The compacted segment as a whole: its payload may be of any seq.
+    fn compacted(&mut self, segment: &CompactedSegment) -> Result<()> {
+        let (extent, table_at) = (segment.extent, segment.table_at());
+        let seqs = (Seq::ZERO, Seq::MAX);
+        let shared = self.shared;
+        let size = match shared.storage.open(extent).and_then(|handle| handle.size()) {
+            Ok(size) => size,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.damage(extent, 0, segment.bytes, seqs, "the compacted segment is missing");
+                return Ok(());
+            }
+            Err(error) => return Err(Error::io("open", shared.storage.describe(extent), error)),
+        };
+        if size < segment.bytes {
+            let missing = segment.bytes - size;
+            self.damage(extent, size, missing, seqs, "the compacted segment is shorter than it was");
+        }
+        let header = self.note(shared.read_extent(extent, 0, PAGE_LEN))?;
+        if let Some(page) = header {
+            let found = CompactedHeader::decode(&page[..PAGE_LEN], shared.store, extent);
+            if found.map(|header| header.segment) != Ok(segment.uuid) {
+                self.damage(extent, 0, PAGE_BYTES, seqs, "header of a compacted segment");
+            }
+        }
+        let Some(page) = self.note(shared.read_extent(extent, table_at, PAGE_LEN))? else { return Ok(()) };
+        let Ok(checksums) = decode_table(&page[..PAGE_LEN], segment.uuid, table_at) else {
+            self.damage(extent, table_at, PAGE_BYTES, seqs, "table of a compacted segment");
+            return Ok(());
+        };
+        if !self.deep {
+            return Ok(());
+        }
+        for (at, checksum) in (0..table_at).step_by(CHUNK_LEN).zip(checksums) {
+            let len = to_len(len_u64(CHUNK_LEN).min(table_at - at));
+            let Some(bytes) = self.note(shared.read_extent(extent, at, len))? else { continue };
+            if crc32fast::hash(&bytes[..len]) != checksum {
+                self.damage(extent, at, len_u64(len), seqs, "payload of a compacted segment");
+            }
         }
         Ok(())
     }

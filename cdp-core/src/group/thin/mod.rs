@@ -18,7 +18,7 @@ mod compact;
 mod survivors;
 mod tally;
 
-pub(super) use tally::Tally;
+pub(super) use tally::{RoundLimits, Segments, Tally};
 
 use super::{Group, Manifest, SegmentLine, merge::WorkFailed};
 use crate::{
@@ -40,7 +40,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 use survivors::{Moved, Survivors};
-use tally::{Choice, Segments};
+use tally::Choice;
 
 /// What thinning works towards.
 #[derive(Clone, Debug)]
@@ -196,7 +196,7 @@ impl Group {
                     return go_on(Stage::Tally(tally));
                 }
                 let segments = Segments::of(self, damaged);
-                let Some(choice) = tally.choose(&segments, goal.dead_percent_max) else {
+                let Some(choice) = tally.choose(&segments, goal.dead_percent_max, RoundLimits::ROUND) else {
                     return Ok((None, Thinned::Done));
                 };
                 let round = Box::new(Round::new(choice, created.clone()));

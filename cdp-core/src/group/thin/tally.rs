@@ -103,6 +103,21 @@ pub(crate) struct Tally {
     dropped: Vec<u64>,
 }
 
+/// How much one round may take on.
+#[derive(Clone, Copy)]
+pub(crate) struct RoundLimits {
+    bytes: u64,
+    entries: u64,
+    victims: usize,
+}
+
+impl RoundLimits {
+    /// Those of a round that is carried out.
+    pub const ROUND: Self = Self { bytes: SURVIVOR_BYTES_MAX, entries: SURVIVORS_MAX, victims: VICTIMS_MAX };
+    /// None, to see what all rounds together come to.
+    pub const NONE: Self = Self { bytes: u64::MAX, entries: u64::MAX, victims: usize::MAX };
+}
+
 /// What a round takes on.
 pub(crate) struct Choice {
     /// Runs that are rewritten.
@@ -111,15 +126,8 @@ pub(crate) struct Choice {
     pub neighbours: Vec<Arc<Run>>,
     /// Segments that go.
     pub victims: BTreeSet<u64>,
-}
-
-/// What a run of thinning would free.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reclaimable {
-    /// Dead bytes of segments, without those of the full range.
-    pub segment_bytes: u64,
-    /// Dead bytes of the index.
-    pub index_bytes: u64,
+    /// Bytes that it frees, about.
+    pub freed_bytes: u64,
 }
 
 impl Tally {
@@ -199,18 +207,8 @@ impl Tally {
         segments.sealed.iter().filter_map(one).collect()
     }
 
-    /// What could be freed, were everything rewritten.
-    pub fn reclaimable(&self, group: &Group, damaged: &Damaged) -> Reclaimable {
-        let segments = &Segments::of(group, damaged);
-        let dead = |(_, candidate, alive): &(u64, Candidate, Alive)| candidate.dead(alive);
-        Reclaimable {
-            segment_bytes: self.candidates(segments).iter().map(dead).sum(),
-            index_bytes: self.dropped.iter().sum::<u64>() * ENTRY_BYTES,
-        }
-    }
-
     /// What is worth doing; `None`: nothing.
-    pub fn choose(&self, segments: &Segments, dead_percent_max: u64) -> Option<Choice> {
+    pub fn choose(&self, segments: &Segments, dead_percent_max: u64, limits: RoundLimits) -> Option<Choice> {
         let candidates = self.candidates(segments);
         let movable: BTreeSet<u64> = candidates.iter().map(|(extent, ..)| *extent).collect();
         let of_others = segments.sealed.iter().filter(|(extent, _)| !movable.contains(extent));
@@ -224,7 +222,7 @@ impl Tally {
         let may_stay = u128::from(alive_bytes) * u128::from(dead_percent_max) / 100;
         let mut victims = BTreeSet::new();
         let mut inputs = BTreeSet::new();
-        let (mut moved_bytes, mut moved_entries) = (0, 0);
+        let (mut moved_bytes, mut moved_entries, mut freed_bytes) = (0, 0, 0);
         // The ones with the least alive for each dead byte come first.
         let mut order: Vec<_> = candidates.iter().collect();
         order.sort_by_key(|(extent, candidate, alive)| {
@@ -236,8 +234,8 @@ impl Tally {
             let dead = candidate.dead(alive);
             let is_enough = u128::from(dead_bytes) <= may_stay || dead < candidate.bytes / 32;
             let too_many =
-                moved_bytes + bytes > SURVIVOR_BYTES_MAX || moved_entries + alive.entries > SURVIVORS_MAX;
-            if alive.sectors > 0 && (is_enough || too_many) || victims.len() >= VICTIMS_MAX {
+                moved_bytes + bytes > limits.bytes || moved_entries + alive.entries > limits.entries;
+            if alive.sectors > 0 && (is_enough || too_many) || victims.len() >= limits.victims {
                 break;
             }
             victims.insert(*extent);
@@ -245,6 +243,7 @@ impl Tally {
             moved_bytes += bytes;
             moved_entries += alive.entries;
             dead_bytes = dead_bytes.saturating_sub(dead);
+            freed_bytes += dead;
         }
         for (run, dropped) in self.dropped.iter().enumerate() {
             let entries = self.runs()[run].meta().entries;
@@ -262,19 +261,9 @@ impl Tally {
         let (inputs, neighbours): (Vec<_>, Vec<_>) =
             self.runs().iter().enumerate().partition(|(place, _)| inputs.contains(place));
         let runs = |list: Vec<(usize, &Arc<Run>)>| list.into_iter().map(|(_, run)| run.clone()).collect();
-        Some(Choice { inputs: runs(inputs), neighbours: runs(neighbours), victims })
-    }
-
-    /// Entries that are not needed, and all.
-    pub fn entries(&self) -> (u64, u64) {
-        (self.dropped.iter().sum(), self.scan.total())
-    }
-}
-
-impl Reclaimable {
-    /// Together.
-    pub fn bytes(&self) -> u64 {
-        self.segment_bytes + self.index_bytes
+        let dead_entries: u64 = inputs.iter().map(|(place, _)| self.dropped[*place]).sum();
+        freed_bytes += dead_entries * ENTRY_BYTES;
+        Some(Choice { inputs: runs(inputs), neighbours: runs(neighbours), victims, freed_bytes })
     }
 }
 
