@@ -76,6 +76,17 @@ pub enum Error {
     /// The storage has no space left. Nothing that was acknowledged is lost; the store goes on when there is space again.
     #[error("no space left for the journal; free space on the storage and try again")]
     NoSpace,
+    /// The retention policy bounds the space of the store, and nothing more may be dropped to keep to it. Nothing that was acknowledged is
+    /// lost; the store takes writes again when the bound is raised or something that holds history is let go.
+    #[error(
+        "the store takes up {used} bytes and its policy allows {bound}; raise max_bytes, or let go of locked bookmarks and snapshots"
+    )]
+    OverBound {
+        /// Bytes that the store takes up.
+        used: u64,
+        /// Bytes that the policy allows.
+        bound: u64,
+    },
     /// An earlier failure makes it unsafe to go on; reopen the store.
     #[error("the store stopped after an earlier failure ({0}); close it and open it again")]
     Poisoned(String),

@@ -48,6 +48,8 @@ pub enum EventKind {
     },
     /// Retention did not go on; what it left undone is done later.
     RetentionFailed(String),
+    /// The clock of the host departed from the monotonic one by more than an hour: no history is dropped by age until that is confirmed.
+    ClockDeparted,
 }
 
 impl fmt::Display for EventKind {
@@ -66,6 +68,9 @@ impl fmt::Display for EventKind {
             Self::Thinned { entries_dropped, segments_dropped } => {
                 write!(f, "thinned history: {entries_dropped} versions and {segments_dropped} segments went")
             }
+            Self::ClockDeparted => f.write_str(
+                "the clock departed by more than an hour; history is not dropped by age until that is confirmed",
+            ),
             Self::RetentionFailed(error) => write!(f, "retention did not go on: {error}"),
         }
     }

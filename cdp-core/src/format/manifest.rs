@@ -302,6 +302,8 @@ pub enum Edit {
     OutlineDropped(Vec<Seq>),
     /// Where the full range begins, and the plan that says so.
     OutlineFull(OutlineFull),
+    /// The extent without content that is given up when the storage is full, and its size in bytes.
+    Reserve(Option<(ExtentId, u64)>),
 }
 
 /// Names a run: extent and offset of its first piece.
@@ -338,6 +340,7 @@ const COMPACTED_DROPPED: u16 = 15;
 const OUTLINE_KEPT: u16 = 16;
 const OUTLINE_DROPPED: u16 = 17;
 const OUTLINE_FULL: u16 = 18;
+const RESERVE: u16 = 19;
 
 impl Edit {
     /// Appends the edit.
@@ -439,6 +442,13 @@ impl Edit {
                 full.encode(body);
                 OUTLINE_FULL
             }
+            Self::Reserve(reserve) => {
+                if let Some((extent, bytes)) = reserve {
+                    body.put_u64_le(extent.get());
+                    body.put_u64_le(*bytes);
+                }
+                RESERVE
+            }
         }
     }
 
@@ -510,6 +520,8 @@ impl Edit {
             OUTLINE_KEPT => Self::OutlineKept(outline::decode_points(body)?),
             OUTLINE_DROPPED => Self::OutlineDropped(outline::decode_seqs(body)?),
             OUTLINE_FULL => Self::OutlineFull(OutlineFull::decode(body)?),
+            RESERVE if body.is_empty() => Self::Reserve(None),
+            RESERVE => Self::Reserve(Some((extent(body)?, take_pages(body, PAGE_BYTES, EXTENT_BYTES_MAX)?))),
             _ => return Err(Malformed("manifest edit: unknown kind")),
         })
     }

@@ -5,7 +5,7 @@
 //! Invariant *all or nothing*: everything that can fail or wait (space in a segment, buffers, frames in flight) is reserved before
 //! the first part enters.
 
-use super::{CurrentSegment, Group};
+use super::{CurrentSegment, Group, space::Purpose};
 use crate::{
     capture::Coalescing,
     error::{Error, Result, SeqTime},
@@ -184,7 +184,7 @@ impl Group {
         let count = current.memtable.len() + entries;
         let footer = footer_bytes_max(count, current.frames.len() + frames + 1);
         let needed = current.offset + len_u64(FRAME_BYTES_MAX) + bytes + footer;
-        count <= SEGMENT_ENTRIES_MAX && needed <= self.shared.tuning.segment_bytes
+        count <= SEGMENT_ENTRIES_MAX && needed <= current.bytes
     }
 
     /// Appends a metadata record and makes it durable. `make` is called with the turn held, so what it has checked stays true;
@@ -218,7 +218,7 @@ impl Group {
         covered: Option<TimeNs>,
     ) -> Result<FrameNo> {
         self.check_writable()?;
-        self.reserve_room(2, 2 * len_u64(FRAME_BYTES_MAX), 0)?;
+        self.reserve_room(Purpose::Metadata, 2, 2 * len_u64(FRAME_BYTES_MAX), 0)?;
         let mut frame = FrameNo::ZERO;
         for record in records {
             let body = encoded(&record);
@@ -248,7 +248,7 @@ impl Group {
         let stage = PreparedWrite::stage(volume);
         let lens: Vec<usize> =
             make(SeqTime { seq: Seq::ZERO, time }).iter().map(|record| encoded(record).len()).collect();
-        self.reserve_room(2, 2 * len_u64(FRAME_BYTES_MAX), 0)?;
+        self.reserve_room(Purpose::Metadata, 2, 2 * len_u64(FRAME_BYTES_MAX), 0)?;
         let part = stage.parts().next().expect("a stage has a part");
         let mut append =
             self.open_frame(|open| open.is_empty() || (open.fits(&part) && open.fits_metas(&lens)))?;
@@ -321,11 +321,17 @@ impl Group {
         let bytes = write.stored_bytes_max();
         let frames = usize::try_from(bytes / (1 << 20)).unwrap_or(usize::MAX).saturating_add(2);
         let overhead = len_u64(frames * (FRAME_BYTES_MAX - crate::limits::FRAME_PAYLOAD_BYTES_MAX));
-        self.reserve_room(frames, bytes + overhead, write.entries_max())
+        self.reserve_room(Purpose::Data, frames, bytes + overhead, write.entries_max())
     }
 
     /// Makes sure that `frames` more frames with `bytes` bytes in all and `entries` index entries can be taken without waiting.
-    pub(super) fn reserve_room(&self, frames: usize, bytes: u64, entries: usize) -> Result<()> {
+    pub(super) fn reserve_room(
+        &self,
+        purpose: Purpose,
+        frames: usize,
+        bytes: u64,
+        entries: usize,
+    ) -> Result<()> {
         while self.commit.lock().in_flight() + frames > FRAMES_IN_FLIGHT_MAX || self.commit.lock().is_failed()
         {
             self.drive_commit(true, true)?;
@@ -334,7 +340,7 @@ impl Group {
             let append = self.append.lock();
             append.current.as_ref().is_some_and(|current| self.has_room(current, frames, bytes, entries))
         };
-        if fits { Ok(()) } else { self.roll_segment() }
+        if fits { Ok(()) } else { self.roll_segment(purpose, bytes) }
     }
 
     /// Makes sure that there is an open frame of which `suits` holds, sealing the one before if need be. The lock is handed on, since a
@@ -410,7 +416,7 @@ impl Group {
             if vouched {
                 return Ok(());
             }
-            self.reserve_room(1, len_u64(FRAME_BYTES_MAX), 0)?;
+            self.reserve_room(Purpose::Metadata, 1, len_u64(FRAME_BYTES_MAX), 0)?;
             let mut append = self.open_frame(|_| true)?;
             let frame = append.next_frame;
             if let Some(open) = append.open.take() {

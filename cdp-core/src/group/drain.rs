@@ -104,9 +104,21 @@ impl Group {
         Ok(true)
     }
 
+    /// No room can be made for what taps capture: they mark what is written from now on.
+    pub fn degrade_taps(&self) {
+        if let Some(capture) = self.capture() {
+            let time = self.append.lock().newest_time;
+            capture.degrade_all(time, GapReason::StoreFailure);
+        }
+    }
+
     fn drain(&self, turn: &Turn<'_>, capture: &Capture, reach: Reach) -> Result<()> {
         let outcome = self.drain_until(turn, capture, reach);
         if let Err(error) = &outcome {
+            if matches!(error, Error::OverBound { .. }) && self.prunes() {
+                // Room can be made; who drains sees to it, and the pool holds what comes meanwhile.
+                return outcome;
+            }
             let time = self.append.lock().newest_time;
             capture.degrade_all(time, GapReason::StoreFailure);
             if !std::mem::replace(&mut self.drain_state.lock().failing, true) {

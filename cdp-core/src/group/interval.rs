@@ -8,6 +8,7 @@
 use super::{
     Group,
     append::{SeqRule, Stamp, Turn, time_of},
+    space::Purpose,
 };
 use crate::{
     capture::{
@@ -148,7 +149,7 @@ impl Group {
             + 2;
         let room = bytes + len_u64(frames * (FRAME_BYTES_MAX - FRAME_PAYLOAD_BYTES_MAX) + runs * 8192);
         let entries = usize::try_from(bytes / 512).unwrap_or(usize::MAX) + 64 * records;
-        self.reserve_room(frames, room, entries)?;
+        self.reserve_room(Purpose::Data, frames, room, entries)?;
         let (coalesced, source_bytes) = {
             let mut waiting = self.waiting.lock();
             (waiting.interval.take(), std::mem::take(&mut waiting.source_bytes))

@@ -21,7 +21,7 @@ use crate::{
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 /// Maintenance under way.
@@ -34,6 +34,8 @@ pub(super) struct Maintenance {
     replaced: Vec<(Arc<Run>, Vec<ExtentId>)>,
     /// Extents that can go when readers allow it.
     garbage: Vec<ExtentId>,
+    /// What the extents of both take up, bytes.
+    doomed: BTreeMap<ExtentId, u64>,
     /// What met damage: it stays as it is until the store is opened again.
     damaged: Damaged,
 }
@@ -140,7 +142,7 @@ impl Group {
                 let run = self.check_output(&output)?;
                 let replaced = self.install(&job.inputs, run, output);
                 let named = |error| WorkFailed { error, may_be_named: true };
-                maintenance.replaced.extend(replaced.map_err(named)?);
+                self.doom(maintenance, replaced.map_err(named)?);
             }
         }
         Ok(())
@@ -157,12 +159,23 @@ impl Group {
         match thinned {
             Thinned::More => {}
             Thinned::Replaced(replaced) => {
-                maintenance.replaced.extend(replaced);
+                self.doom(maintenance, replaced);
                 self.collect_garbage(maintenance);
             }
             Thinned::Done => maintenance.goal = None,
         }
         Ok(())
+    }
+
+    /// Lets replaced runs go, with the extents that go with each, when no reader holds them any more.
+    fn doom(&self, maintenance: &mut Maintenance, replaced: Vec<(Arc<Run>, Vec<ExtentId>)>) {
+        for extent in replaced.iter().flat_map(|(_, extents)| extents) {
+            let size =
+                self.shared.handle(*extent).and_then(|handle| handle.size().map_err(|_| Error::NoSpace));
+            maintenance.doomed.insert(*extent, size.unwrap_or(0));
+        }
+        self.space.doomed.store(maintenance.doomed.values().sum(), Ordering::Release);
+        maintenance.replaced.extend(replaced);
     }
 
     /// Leaves what met damage alone from now on: the segment that the error names, else the runs that were read.
@@ -225,7 +238,7 @@ impl Group {
         let created = Arc::new(Mutex::new(Vec::new()));
         let (shared, noted) = (self.shared.clone(), created.clone());
         let next_piece = Box::new(move || {
-            let id = ExtentId::new(extents.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+            let id = ExtentId::new(extents.fetch_add(1, Ordering::Relaxed));
             let storage = &shared.storage;
             let extent =
                 storage.create(id, 0).map_err(|error| Error::io("create", storage.describe(id), error))?;
@@ -302,7 +315,7 @@ impl Group {
     }
 
     fn collect_garbage(&self, maintenance: &mut Maintenance) {
-        let Maintenance { replaced, garbage, .. } = maintenance;
+        let Maintenance { replaced, garbage, doomed, .. } = maintenance;
         replaced.retain(|(run, extents)| {
             let held = Arc::strong_count(run) > 1;
             if !held {
@@ -319,7 +332,9 @@ impl Group {
                 self.shared.handles.remove(&extent);
                 // One that cannot be removed is an orphan, which the next open removes.
                 let _ = storage.remove(extent);
+                doomed.remove(&extent);
             }
+            self.space.doomed.store(doomed.values().sum(), Ordering::Release);
         }
     }
 

@@ -21,6 +21,7 @@ mod outline;
 mod read;
 mod relocate;
 mod segments;
+mod space;
 mod standing;
 mod thin;
 
@@ -127,6 +128,8 @@ impl Manifest {
 /// The segment that takes frames.
 pub(crate) struct CurrentSegment {
     pub extent: ExtentId,
+    /// Space that it was made with, bytes.
+    pub bytes: u64,
     pub uuid: Uuid,
     pub base_seq: Seq,
     pub first_frame: FrameNo,
@@ -196,6 +199,7 @@ pub(crate) struct Group {
     pins: Mutex<outline::Pins>,
     /// Held for reading while a bookmark is set at an older point, for writing while points are taken away.
     pub bookmarks_at_points: RwLock<()>,
+    space: space::Space,
     pub events: Events,
     pub totals: Totals,
 }
@@ -263,6 +267,7 @@ impl Group {
             outline: RwLock::new(Arc::new(outline)),
             pins: Mutex::new(outline::Pins::new()),
             bookmarks_at_points: RwLock::new(()),
+            space: space::Space::default(),
             events: Events::default(),
             totals: Totals::default(),
             shared,

@@ -4,7 +4,7 @@
 //! frames. Sealed: footer (frame table and index run) written and synced, *then* the manifest says so; cutting the file to
 //! its length comes last and may be lost.
 
-use super::{CurrentSegment, Group, SegmentLine, append::note_frame};
+use super::{CurrentSegment, Group, SegmentLine, append::note_frame, space::Purpose};
 use crate::{
     error::{Error, Result},
     format::{
@@ -28,6 +28,7 @@ const FROZEN_MAX: usize = 2;
 /// A segment that is named in the manifest and has no frames yet.
 pub(crate) struct PreparedSegment {
     extent: ExtentId,
+    bytes: u64,
     uuid: Uuid,
     header_crc: u32,
     unnamed: Option<Edit>,
@@ -80,6 +81,7 @@ impl CurrentSegment {
     fn new(prepared: &PreparedSegment, base_seq: Seq, first_frame: FrameNo, covered_to: TimeNs) -> Self {
         Self {
             extent: prepared.extent,
+            bytes: prepared.bytes,
             uuid: prepared.uuid,
             base_seq,
             first_frame,
@@ -112,7 +114,7 @@ impl Group {
         if self.ready.lock().is_some() {
             return Ok(());
         }
-        let prepared = self.prepare_segment()?;
+        let prepared = self.prepare_segment(Purpose::Data, 0)?;
         let mut ready = self.ready.lock();
         if ready.is_none() {
             *ready = Some(prepared);
@@ -128,22 +130,24 @@ impl Group {
     }
 
     /// Bytes left in the current segment; `None` without one.
-    pub fn room_in_segment(&self) -> Option<u64> {
+    pub fn room_in_segment(&self) -> Option<(u64, u64)> {
         self.append
             .lock()
             .current
             .as_ref()
-            .map(|current| self.shared.tuning.segment_bytes.saturating_sub(current.offset))
+            .map(|current| (current.bytes.saturating_sub(current.offset), current.bytes))
     }
 
-    fn prepare_segment(&self) -> Result<PreparedSegment> {
+    /// `needed`: bytes that are to be put into it, which may be more than its size.
+    fn prepare_segment(&self, purpose: Purpose, needed: u64) -> Result<PreparedSegment> {
         let mut manifest = self.manifest.lock();
         let manifest = manifest.log()?;
+        let bytes = self.next_segment_bytes();
+        self.check_bound(manifest, bytes.max(needed), purpose)?;
         let extent = manifest.allocate_extent();
         let storage = &self.shared.storage;
         let failed = |operation, error| Error::io(operation, storage.describe(extent), error);
         let uuid = random_uuid()?;
-        let bytes = self.shared.tuning.segment_bytes;
         let header = SegmentHeader {
             group: 0,
             store: self.shared.store,
@@ -166,7 +170,7 @@ impl Group {
             // Not named, so nobody looks for it; an open removes it if this fails.
             let _ = storage.remove(extent);
         })?;
-        let mut prepared = PreparedSegment { extent, uuid, header_crc, unnamed: None };
+        let mut prepared = PreparedSegment { extent, bytes, uuid, header_crc, unnamed: None };
         let edit = Edit::SegmentNamed(NamedSegment { extent, uuid, group: 0, lineage: self.lineage, bytes });
         if self.shared.sabotage.on(Switch::UseUnnamedSegment) {
             prepared.unnamed = Some(edit);
@@ -212,7 +216,7 @@ impl Group {
     }
 
     /// Takes the next segment into use. Called with the turn held.
-    pub(super) fn roll_segment(&self) -> Result<()> {
+    pub(super) fn roll_segment(&self, purpose: Purpose, needed: u64) -> Result<()> {
         while self.frozen.lock().len() >= FROZEN_MAX {
             let frame = self.frozen.lock().front().map(Frozen::next_frame);
             while frame > Some(self.commit.lock().durable_frame()) {
@@ -220,10 +224,14 @@ impl Group {
             }
             self.seal_oldest_frozen()?;
         }
+        if needed > self.next_segment_bytes() {
+            let mut manifest = self.manifest.lock();
+            self.check_bound(manifest.log()?, needed, purpose)?;
+        }
         let ready = self.ready.lock().take();
         let prepared = match ready {
             Some(prepared) => prepared,
-            None => self.prepare_segment()?,
+            None => self.prepare_segment(purpose, needed)?,
         };
         self.start_segment(prepared)
     }
@@ -258,7 +266,7 @@ impl Group {
         let ready = self.ready.lock().take();
         let prepared = match ready {
             Some(prepared) => prepared,
-            None => self.prepare_segment()?,
+            None => self.prepare_segment(Purpose::Rescue, 0)?,
         };
         Ok(CurrentSegment::new(&prepared, base_seq, first_frame, covered_to))
     }

@@ -2,8 +2,11 @@
 
 use crate::units::TimeNs;
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// A source of time in nanoseconds since the Unix epoch, UTC. It may step back; the group keeps its own times
@@ -11,6 +14,12 @@ use std::{
 pub trait Clock: Send + Sync {
     /// The time now.
     fn now(&self) -> TimeNs;
+
+    /// Nanoseconds of a clock that nobody sets, from any beginning; `None` where there is none. When the time departs from it by more than
+    /// an hour, history is not dropped by age any more until that is confirmed.
+    fn monotonic_ns(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The clock of the operating system.
@@ -21,6 +30,11 @@ impl Clock for SystemClock {
     fn now(&self) -> TimeNs {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         TimeNs::new(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn monotonic_ns(&self) -> Option<u64> {
+        static START: OnceLock<Instant> = OnceLock::new();
+        u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).ok()
     }
 }
 

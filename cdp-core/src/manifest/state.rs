@@ -38,6 +38,8 @@ pub struct ManifestState {
     pub compacted: BTreeMap<ExtentId, CompactedSegment>,
     /// What is left of the timeline.
     pub outline: Outline,
+    /// The extent that is given up when the storage is full, and its size in bytes. It may be gone already.
+    pub reserve: Option<(ExtentId, u64)>,
     /// Index runs.
     pub runs: BTreeMap<RunId, RunMeta>,
     /// Volumes, bookmarks, policy, up to the end of the sealed segments.
@@ -99,6 +101,12 @@ impl ManifestState {
                     .remove(extent)
                     .ok_or(Malformed("manifest: unknown compacted segment dropped"))?;
             }
+            Edit::Reserve(reserve) => {
+                if let Some((extent, _)) = reserve {
+                    self.use_extent(*extent);
+                }
+                self.reserve = *reserve;
+            }
             Edit::OutlineKept(points) => self.outline.keep(points),
             Edit::OutlineDropped(seqs) => self.outline.drop_points(seqs),
             Edit::OutlineFull(OutlineFull { full, planned }) => self.outline.set_full(*full, *planned),
@@ -133,6 +141,7 @@ impl ManifestState {
         }
         edits.extend(self.compacted.values().copied().map(Edit::CompactedAdded));
         edits.extend(self.runs.values().cloned().map(|run| Edit::RunKept(Box::new(run))));
+        edits.extend(self.reserve.map(|reserve| Edit::Reserve(Some(reserve))));
         edits.extend(keep_edits(self.outline.kept().cloned().collect()));
         if self.outline != Outline::default() {
             edits.push(Edit::OutlineFull(OutlineFull {
@@ -148,7 +157,13 @@ impl ManifestState {
     pub fn extents(&self) -> impl Iterator<Item = ExtentId> + '_ {
         let tables = self.segments.values().filter_map(|s| s.sealed.as_ref()).map(|s| s.table_extent);
         let pieces = self.runs.values().flat_map(|run| run.pieces.iter().map(|piece| piece.extent));
-        self.segments.keys().copied().chain(tables).chain(pieces).chain(self.compacted.keys().copied())
+        self.segments
+            .keys()
+            .copied()
+            .chain(tables)
+            .chain(pieces)
+            .chain(self.compacted.keys().copied())
+            .chain(self.reserve.map(|(extent, _)| extent))
     }
 
     fn remove_runs(&mut self, removed: &[RunId]) -> Result<(), Malformed> {

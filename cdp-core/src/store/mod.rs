@@ -10,6 +10,7 @@ mod options;
 mod points;
 mod recover;
 mod retention;
+mod room;
 mod runner;
 mod stats;
 mod tap;
@@ -60,6 +61,7 @@ pub(crate) struct Inner {
     pub read_only: bool,
     /// The resync of each tap.
     pub resyncs: Mutex<Vec<Arc<Mutex<Resync>>>>,
+    pub background: room::Background,
     _lock: Box<dyn StorageLock>,
 }
 
@@ -291,7 +293,8 @@ impl Store {
     /// `InvalidArgument` for a policy that contradicts itself, `ReadOnly`, `NoSpace`, `Io`, `Poisoned`.
     pub fn set_policy(&self, policy: &Policy) -> Result<()> {
         policy.validate()?;
-        self.owner()?.append_meta(|_, _| Ok(vec![MetaRecord::PolicySet(policy.to_json())]), None)
+        self.owner()?.append_meta(|_, _| Ok(vec![MetaRecord::PolicySet(policy.to_json())]), None)?;
+        self.apply_bound()
     }
 
     /// Verifies every structure of the store; with `deep` every payload too.

@@ -96,6 +96,7 @@ impl Store {
                 recovery,
                 read_only: false,
                 resyncs: Mutex::default(),
+                background: super::room::Background::default(),
                 _lock: lock,
             }),
         })
@@ -109,19 +110,21 @@ impl Store {
         let lock = lock_owner(&*storage)?;
         let mut recovered = recover(&*storage, true, options.sabotage)?;
         let (slot, _) = SuperblockSlot::open(&*storage)?;
-        let state = state_after(&mut recovered);
+        let mut state = state_after(&mut recovered);
         let repair = !recovered.report.damage.is_empty();
-        let log = ManifestLog::start(
-            storage.clone(),
-            slot,
-            state,
-            recovered.next_record,
-            |superblock| {
+        let start = |slot, state| {
+            let begin = |superblock: &mut Superblock| {
                 superblock.owner_epoch = superblock.owner_epoch.next();
                 superblock.clean = false;
-            },
-            options.sabotage,
-        )?;
+            };
+            ManifestLog::start(storage.clone(), slot, state, recovered.next_record, begin, options.sabotage)
+        };
+        let log = match start(slot, state.clone()) {
+            Err(Error::NoSpace) if give_up_reserve(&*storage, &mut state)? => {
+                start(SuperblockSlot::open(&*storage)?.0, state)?
+            }
+            outcome => outcome?,
+        };
         let superblock = log.superblock().clone();
         let shared = Arc::new(shared(storage, options, superblock));
         let group = start_group(shared, &recovered, Manifest::Owner(Box::new(log)));
@@ -131,10 +134,13 @@ impl Store {
                 recovery: recovered.report.clone(),
                 read_only: false,
                 resyncs: Mutex::default(),
+                background: super::room::Background::default(),
                 _lock: lock,
             }),
         };
         store.tidy(&recovered, repair)?;
+        // A policy of a newer version bounds nothing here, and every use of it says so.
+        let _ = store.apply_bound();
         Ok(store)
     }
 
@@ -198,10 +204,21 @@ impl Store {
                 recovery: report,
                 read_only: true,
                 resyncs: Mutex::default(),
+                background: super::room::Background::default(),
                 _lock: lease,
             }),
         })
     }
+}
+
+/// Removes the reserve of a store on a full storage; whether there was one.
+fn give_up_reserve(storage: &dyn Storage, state: &mut ManifestState) -> Result<bool> {
+    let Some((extent, _)) = state.reserve.take() else { return Ok(false) };
+    if storage.remove(extent).is_err() {
+        return Ok(false);
+    }
+    storage.sync_names().map_err(|error| Error::io("sync names of", "the store", error))?;
+    Ok(true)
 }
 
 /// All damage that a recovery met, whether or not it went on.

@@ -9,7 +9,6 @@ use super::{
 };
 use crate::{
     error::{Error, Result, SeqTime},
-    event::EventKind,
     format::meta::MetaRecord,
     group::ThinGoal,
     index::Classes,
@@ -27,6 +26,17 @@ const DEAD_PERCENT_IDLE: u64 = 25;
 const DEAD_PERCENT_SHORT: u64 = 0;
 /// Bookmarks that are removed in one go.
 const RECORDS_AT_ONCE: usize = 256;
+/// How far a change of the outline is followed by thinning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Thoroughness {
+    /// Until what may stay dead is little.
+    Run,
+    /// Until nothing that is dead and can go is left.
+    All,
+    /// By steps to come.
+    Goal,
+}
+
 /// Entries of one step of a run.
 const RUN_ENTRIES: u64 = 1 << 20;
 /// Groups of survivors by the time that they have left, each four times as long as the one before; the first is an hour.
@@ -93,27 +103,67 @@ impl Store {
     pub fn run_retention(&self, now: TimeNs) -> Result<RetentionReport> {
         let group = self.owner()?;
         let policy = self.policy()?;
+        self.confirm_clock();
         let bytes_before = self.stored_bytes()?;
-        let (mut report, outline) = self.commit_plan(&policy, now, TimeNs::ZERO)?;
-        group.seal_all_below(outline.full.from.seq)?;
-        self.thin_to_the_end(&outline, &policy, now, DEAD_PERCENT_RUN)?;
+        let mut report = self.retain(&policy, now, TimeNs::ZERO, Thoroughness::Run)?;
+        if let Some(bound) = policy.max_bytes.filter(|_| policy.on_shortage == OnShortage::Prune) {
+            let before = self.inner.group.outline();
+            self.prune_to(&policy, bound - group.margin())?;
+            let after = self.inner.group.outline();
+            if before != after {
+                let plan = self.plan_with(&policy, now.max(self.newest().time), TimeNs::ZERO)?;
+                let pruned = self.report(&plan, &after);
+                report.drop_points += report.keep_points - pruned.keep_points.min(report.keep_points);
+                (report.keep_points, report.horizon) = (pruned.keep_points, after.full.from);
+            }
+        }
+        group.keep_reserve(!policy.keeps_everything())?;
         report.bytes_freed = bytes_before.saturating_sub(self.stored_bytes()?);
         Ok(report)
     }
 
-    fn thin_to_the_end(
+    /// Plans, makes the plan durable, and thins. On a full storage the reserve makes room for it.
+    pub(super) fn retain(
         &self,
-        outline: &Outline,
         policy: &Policy,
         now: TimeNs,
-        dead_percent: u64,
-    ) -> Result<()> {
+        horizon: TimeNs,
+        thoroughness: Thoroughness,
+    ) -> Result<RetentionReport> {
         let group = self.owner()?;
-        group.set_thin_goal(Some(self.thin_goal(outline, policy, now, dead_percent)));
+        match self.retain_once(policy, now, horizon, thoroughness) {
+            Err(Error::NoSpace) if group.give_up_reserve()? => {
+                self.retain_once(policy, now, horizon, thoroughness)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn retain_once(
+        &self,
+        policy: &Policy,
+        now: TimeNs,
+        horizon: TimeNs,
+        thoroughness: Thoroughness,
+    ) -> Result<RetentionReport> {
+        let group = self.owner()?;
+        let (report, outline) = self.commit_plan(policy, now, horizon)?;
+        let dead_percent = match thoroughness {
+            Thoroughness::Run => DEAD_PERCENT_RUN,
+            Thoroughness::All => DEAD_PERCENT_SHORT,
+            Thoroughness::Goal => DEAD_PERCENT_IDLE,
+        };
+        let goal = self.thin_goal(&outline, policy, now, dead_percent);
+        if thoroughness == Thoroughness::Goal {
+            group.set_thin_goal(Some(goal));
+            return Ok(report);
+        }
+        group.seal_all_below(outline.full.from.seq)?;
+        group.set_thin_goal(Some(goal));
         while group.is_thinning() {
             group.maintain(RUN_ENTRIES)?;
         }
-        Ok(())
+        Ok(report)
     }
 
     /// Makes a plan durable: bookmarks first, then the outline.

@@ -84,13 +84,12 @@ impl Store {
         if group.commit_piece(true) || taps? {
             return Ok(Stepped::More);
         }
-        self.step_maintenance(budget)
+        self.step_background(budget)
     }
 
     fn step_maintenance(&self, budget: Budget) -> Result<Stepped> {
         let group = self.owner()?;
-        let near_end =
-            group.room_in_segment().is_some_and(|room| room < group.shared.tuning.segment_bytes / 2);
+        let near_end = group.room_in_segment().is_some_and(|(room, of)| room < of / 2);
         if near_end && !group.has_ready_segment() {
             group.prepare_next_segment()?;
             return Ok(Stepped::More);
@@ -99,6 +98,14 @@ impl Store {
             return Ok(Stepped::More);
         }
         Ok(if group.maintain(budget.entries)? { Stepped::More } else { Stepped::Idle })
+    }
+
+    /// Retention in the background, for hosts that date writes by the clock of the store.
+    fn step_background(&self, budget: Budget) -> Result<Stepped> {
+        match self.step_maintenance(budget)? {
+            Stepped::Idle if self.step_retention()? => Ok(Stepped::More),
+            stepped => Ok(stepped),
+        }
     }
 
     /// Starts the bundled runner: threads that do the background work until it is dropped.
@@ -198,7 +205,7 @@ fn drain(store: &Store, _: RunnerOptions, stop: &AtomicBool) {
     let group = &store.inner.group;
     let mut pause = DRAIN_IDLE;
     while !stop.load(Ordering::SeqCst) {
-        pause = match group.drain_complete() {
+        pause = match store.drain_taps() {
             Ok(true) => DRAIN_BUSY,
             Ok(false) if group.capture().is_none() => POLL,
             Ok(false) => (pause * 2).min(DRAIN_IDLE),
@@ -224,7 +231,8 @@ fn maintain(store: &Store, options: RunnerOptions, stop: &AtomicBool) {
     let mut last_write = (Instant::now(), store.newest().seq);
     let mut beaten_at = TimeNs::ZERO;
     while !stop.load(Ordering::SeqCst) {
-        let pause = match store.step_maintenance(Budget::default()) {
+        let step = if options.heartbeat { Store::step_background } else { Store::step_maintenance };
+        let pause = match step(store, Budget::default()) {
             Ok(Stepped::More) => continue,
             Ok(Stepped::Idle) => IDLE,
             Err(_) => BACKOFF,

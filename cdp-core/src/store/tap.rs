@@ -152,9 +152,19 @@ impl Store {
     /// # Errors
     /// The first failure; the others went on, and a later step tries again.
     pub(super) fn step_taps(&self) -> Result<bool> {
-        let drained = self.owner()?.drain_complete();
+        let drained = self.drain_taps();
         let resynced = self.step_resyncs();
         Ok(drained? | resynced?)
+    }
+
+    /// Takes over what was captured, and makes room for it if need be.
+    pub(super) fn drain_taps(&self) -> Result<bool> {
+        let group = self.owner()?;
+        let drained = self.with_room(|| group.drain_complete());
+        if matches!(drained, Err(Error::OverBound { .. })) {
+            group.degrade_taps();
+        }
+        drained
     }
 
     /// One piece of resync for each tap, as a thread of the runner does it.

@@ -184,13 +184,15 @@ impl Volume {
     fn append_data(&self, offset: u64, data: &[u8], stamp: Stamp) -> Result<Seq> {
         let range = self.range_of(offset, len_u64(data.len()), WRITE_BYTES_MAX)?;
         let group = self.inline_owner()?;
-        group.append_write(&PreparedWrite::data(self.info.id, range, data, group.shared.key), stamp)
+        let write = PreparedWrite::data(self.info.id, range, data, group.shared.key);
+        self.store.with_room(|| group.append_write(&write, stamp))
     }
 
     fn append_range(&self, offset: u64, length: u64, kind: WriteKind, time: Option<TimeNs>) -> Result<Seq> {
         let range = self.range_of(offset, length, u64::MAX)?;
         let stamp = time.map_or(Stamp::Now, Stamp::At);
-        self.inline_owner()?.append_write(&PreparedWrite::range(self.info.id, range, kind), stamp)
+        let group = self.inline_owner()?;
+        self.store.with_room(|| group.append_write(&PreparedWrite::range(self.info.id, range, kind), stamp))
     }
 
     /// The group, unless a tap captures this volume: its source is the disk then, and a write here would make the two differ.

@@ -196,7 +196,7 @@ impl Group {
                     return go_on(Stage::Tally(tally));
                 }
                 let segments = Segments::of(self, damaged);
-                let Some(choice) = tally.choose(&segments, goal.dead_percent_max, RoundLimits::ROUND) else {
+                let Some(choice) = tally.choose(&segments, goal.dead_percent_max, self.round_limits()) else {
                     return Ok((None, Thinned::Done));
                 };
                 let round = Box::new(Round::new(choice, created.clone()));
@@ -252,6 +252,12 @@ impl Group {
                 Ok((None, Thinned::Replaced(replaced)))
             }
         }
+    }
+
+    /// What a round may take on: within a bound, what it writes has to fit beside what it replaces.
+    fn round_limits(&self) -> RoundLimits {
+        let room = self.bound().map_or(u64::MAX, |bound| bound.saturating_sub(self.used_bytes()));
+        RoundLimits::within(room / 2)
     }
 
     fn begin_merge(&self, round: &Round, goal: &ThinGoal) -> Result<Merge<'static, Filter>> {

@@ -112,8 +112,11 @@ pub(crate) struct RoundLimits {
 }
 
 impl RoundLimits {
-    /// Those of a round that is carried out.
-    pub const ROUND: Self = Self { bytes: SURVIVOR_BYTES_MAX, entries: SURVIVORS_MAX, victims: VICTIMS_MAX };
+    /// Those of a round that may write so many bytes.
+    pub const fn within(room: u64) -> Self {
+        let bytes = if room < SURVIVOR_BYTES_MAX { room } else { SURVIVOR_BYTES_MAX };
+        Self { bytes, entries: SURVIVORS_MAX, victims: VICTIMS_MAX }
+    }
     /// None, to see what all rounds together come to.
     pub const NONE: Self = Self { bytes: u64::MAX, entries: u64::MAX, victims: usize::MAX };
 }

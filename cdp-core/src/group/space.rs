@@ -1,0 +1,178 @@
+//! The bound by space: what the store takes up, and what may still be taken.
+//!
+//! A store with a bound never exceeds it. Below the bound lies a *margin*: writes stop before it, metadata in the middle of it, and thinning
+//! may use all of it, so that there is always room to make room. Segments of a bounded store are a thirty-second of the bound, so that
+//! little of it is taken by what is made ready.
+//!
+//! Apart from the bound, a store whose policy can drop anything keeps a *reserve*: an extent without content, which is given up when the
+//! storage itself is full.
+
+use super::Group;
+use crate::{
+    error::{Error, Result},
+    format::manifest::Edit,
+    limits::{BOUNDED_SEGMENT_BYTES_MIN, RESERVE_BYTES_MIN},
+    manifest::{ManifestLog, ManifestState},
+    units::ExtentId,
+};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What room is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Payload.
+    Data,
+    /// Records without payload.
+    Metadata,
+    /// Saving what would be lost, and making room.
+    Rescue,
+}
+
+/// The bound of a group.
+pub(crate) struct Space {
+    /// Bytes; the greatest number when there is no bound.
+    bound: AtomicU64,
+    /// Whether history may be dropped to keep to it.
+    prunes: AtomicBool,
+    /// Bytes of extents that wait for their readers before they go.
+    pub(super) doomed: AtomicU64,
+}
+
+impl Default for Space {
+    fn default() -> Self {
+        Self { bound: AtomicU64::new(u64::MAX), prunes: AtomicBool::new(false), doomed: AtomicU64::new(0) }
+    }
+}
+
+impl Group {
+    /// Sets the bound by space, and whether history may be dropped to keep to it.
+    pub fn set_bound(&self, max_bytes: Option<u64>, prunes: bool) {
+        self.space.bound.store(max_bytes.unwrap_or(u64::MAX), Ordering::Release);
+        self.space.prunes.store(prunes, Ordering::Release);
+    }
+
+    /// The bound by space.
+    pub fn bound(&self) -> Option<u64> {
+        Some(self.space.bound.load(Ordering::Acquire)).filter(|bound| *bound != u64::MAX)
+    }
+
+    /// Whether history may be dropped to keep to the bound.
+    pub fn prunes(&self) -> bool {
+        self.space.prunes.load(Ordering::Acquire)
+    }
+
+    /// Space of the next segment, bytes.
+    pub(super) fn next_segment_bytes(&self) -> u64 {
+        let whole = self.shared.tuning.segment_bytes;
+        self.bound().map_or(whole, |bound| {
+            let share = (bound / 32).max(BOUNDED_SEGMENT_BYTES_MIN) / 4096 * 4096;
+            whole.min(share)
+        })
+    }
+
+    /// The part of the bound that writes leave alone.
+    pub fn margin(&self) -> u64 {
+        self.bound().map_or(0, |bound| bound / 8)
+    }
+
+    /// What the store takes up: every extent, those that are about to go included.
+    pub fn used_bytes(&self) -> u64 {
+        let manifest = self.manifest.lock();
+        match &*manifest {
+            super::Manifest::Owner(log) => self.used(log),
+            super::Manifest::Reader(state) => self.used_of(state),
+        }
+    }
+
+    fn used(&self, log: &ManifestLog) -> u64 {
+        // A manifest that is rolled over stands beside the new one for a moment.
+        self.used_of(log.state()) + 2 * self.size_of(log.extent(), 0)
+    }
+
+    fn used_of(&self, state: &ManifestState) -> u64 {
+        let mut used = self.space.doomed.load(Ordering::Acquire) + 4 * 4096;
+        for (extent, segment) in &state.segments {
+            used += match &segment.sealed {
+                Some(sealed) if sealed.extent_bytes > 0 => sealed.extent_bytes,
+                // A write that is longer than a segment makes it longer.
+                _ => self.size_of(*extent, segment.named.bytes),
+            };
+        }
+        let own = |run: &crate::index::RunMeta| -> u64 {
+            let pieces = run.pieces.iter().filter(|piece| !state.segments.contains_key(&piece.extent));
+            pieces.map(|piece| piece.offset + piece.bytes()).sum()
+        };
+        used += state.runs.values().map(own).sum::<u64>();
+        used += state.compacted.values().map(|segment| segment.bytes).sum::<u64>();
+        used + state.reserve.map_or(0, |(_, bytes)| bytes)
+    }
+
+    fn size_of(&self, extent: ExtentId, at_least: u64) -> u64 {
+        self.shared
+            .handle(extent)
+            .and_then(|handle| handle.size().map_err(|_| Error::NoSpace))
+            .unwrap_or(0)
+            .max(at_least)
+    }
+
+    /// Refuses what would exceed the bound.
+    ///
+    /// # Errors
+    /// `OverBound`.
+    pub(super) fn check_bound(&self, log: &ManifestLog, bytes: u64, purpose: Purpose) -> Result<()> {
+        let Some(bound) = self.bound() else { return Ok(()) };
+        let left_alone = match purpose {
+            Purpose::Data => self.margin(),
+            Purpose::Metadata => self.margin() / 2,
+            Purpose::Rescue => return Ok(()),
+        };
+        let used = self.used(log);
+        if used.saturating_add(bytes) > bound - left_alone {
+            return Err(Error::OverBound { used, bound });
+        }
+        Ok(())
+    }
+
+    /// Makes the reserve as large as it should be, as far as there is room. `wanted`: whether there should be one at all.
+    pub fn keep_reserve(&self, wanted: bool) -> Result<()> {
+        let mut manifest = self.manifest.lock();
+        let manifest = manifest.log()?;
+        let used = self.used(manifest);
+        let most = 2 * self.shared.tuning.segment_bytes;
+        let size = if wanted { (used / 32).clamp(RESERVE_BYTES_MIN, most) / 4096 * 4096 } else { 0 };
+        let now = manifest.state().reserve;
+        let has = now.map_or(0, |(_, bytes)| bytes);
+        if has >= size / 2 && (has > 0) == (size > 0) && has <= 2 * size {
+            return Ok(());
+        }
+        let storage = &self.shared.storage;
+        let mut edits = Vec::new();
+        let mut made = None;
+        if size > 0 {
+            self.check_bound(manifest, size, Purpose::Metadata)?;
+            let extent = manifest.allocate_extent();
+            let failed = |error| Error::io("create", storage.describe(extent), error);
+            storage.create(extent, size).map_err(failed)?;
+            storage.sync_names().map_err(|error| Error::io("sync names of", "the store", error))?;
+            made = Some(extent);
+        }
+        edits.push(Edit::Reserve(made.map(|extent| (extent, size))));
+        self.append_edits(manifest, &edits)?;
+        if let Some((old, _)) = now {
+            self.remove_extents(&[old]);
+        }
+        Ok(())
+    }
+
+    /// Gives the reserve up; whether there was one. The name goes first: a manifest may name a reserve that is not there.
+    pub fn give_up_reserve(&self) -> Result<bool> {
+        let mut manifest = self.manifest.lock();
+        let manifest = manifest.log()?;
+        let Some((extent, _)) = manifest.state().reserve else { return Ok(false) };
+        let storage = &self.shared.storage;
+        let _ = storage.remove(extent);
+        storage.sync_names().map_err(|error| Error::io("sync names of", "the store", error))?;
+        self.append_edits(manifest, &[Edit::Reserve(None)])?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,193 @@
+//! Keeping to the bound by space, and thinning in the background.
+//!
+//! Whoever meets the bound makes room: first what the policy drops anyway goes, then the oldest history, a larger piece each time, until
+//! the store is an eighth below where writes stop. Ages count from the newest write then, not from the clock, so that a host whose clock is
+//! ahead loses nothing by it.
+
+use super::Store;
+use crate::{
+    error::{Error, Result},
+    event::EventKind,
+    limits::MAKE_ROOM_MAX,
+    retention::{OnShortage, Policy},
+    units::TimeNs,
+};
+use parking_lot::Mutex;
+
+/// Longest and shortest time between two plans that are made in the background, nanoseconds.
+const SLICE_NS: (u64, u64) = (60_000_000_000, 3_600_000_000_000);
+/// Most steps in which history is dropped for one call.
+const STEPS_MAX: u32 = 64;
+/// By how much the clock of the host may depart from the monotonic one before the background stops dropping history by age.
+const CLOCK_DEPARTS_NS: u64 = 3_600_000_000_000;
+
+/// Background retention of a store.
+#[derive(Default)]
+pub(crate) struct Background {
+    /// One who makes room at a time.
+    making_room: Mutex<()>,
+    state: Mutex<BackgroundState>,
+}
+
+#[derive(Default)]
+struct BackgroundState {
+    due: TimeNs,
+    /// The clock and the monotonic clock when they were last compared.
+    clocks: Option<(u64, u64)>,
+    /// The clock departed, and nobody has confirmed it.
+    departed: bool,
+}
+
+impl Store {
+    /// Takes the bound from the policy in force.
+    pub(super) fn apply_bound(&self) -> Result<()> {
+        let policy = self.policy()?;
+        self.inner.group.set_bound(policy.max_bytes, policy.on_shortage == OnShortage::Prune);
+        self.inner.background.state.lock().due = TimeNs::ZERO;
+        Ok(())
+    }
+
+    /// Does something that may meet the bound; makes room and tries again when it does.
+    pub(crate) fn with_room<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+        let mut outcome = work();
+        for _ in 0..MAKE_ROOM_MAX {
+            match &outcome {
+                Err(Error::OverBound { .. }) if self.inner.group.prunes() => self.make_room()?,
+                _ => break,
+            }
+            outcome = work();
+        }
+        outcome
+    }
+
+    /// Drops history until there is room below the bound.
+    ///
+    /// # Errors
+    /// `OverBound` when nothing more may be dropped; those of planning and thinning.
+    fn make_room(&self) -> Result<()> {
+        let group = self.owner()?;
+        let Some(bound) = group.bound() else { return Ok(()) };
+        let used_before = group.used_bytes();
+        let _one = self.inner.background.making_room.lock();
+        if group.used_bytes() < used_before {
+            // Somebody else made room meanwhile.
+            return Ok(());
+        }
+        let policy = self.policy()?;
+        let target = (bound - group.margin()) / 8 * 7;
+        self.prune_to(&policy, target)?;
+        let used = group.used_bytes();
+        if used > bound - group.margin() { Err(Error::OverBound { used, bound }) } else { Ok(()) }
+    }
+
+    /// Drops history, the oldest first, until the store takes up at most `target` bytes or there is nothing left to drop.
+    pub(super) fn prune_to(&self, policy: &Policy, target: u64) -> Result<()> {
+        let group = self.owner()?;
+        let outline = group.outline();
+        let planned = outline.planned.map_or(TimeNs::ZERO, |(at, _)| at);
+        let now = planned.max(self.newest().time);
+        let mut horizon = TimeNs::ZERO;
+        for step in 0..STEPS_MAX {
+            self.retain(policy, now, horizon, super::retention::Thoroughness::All)?;
+            let used = group.used_bytes();
+            if used <= target {
+                break;
+            }
+            let Some(next) = self.next_horizon(used - target, step)? else { break };
+            horizon = next;
+        }
+        Ok(())
+    }
+
+    /// The time before which history goes next, when about so many bytes are to be freed; `None` when only the newest state is left.
+    fn next_horizon(&self, bytes: u64, step: u32) -> Result<Option<TimeNs>> {
+        let group = &self.inner.group;
+        let outline = group.outline();
+        let kept: Vec<TimeNs> = outline.kept().map(|kept| kept.point.time).collect();
+        if !kept.is_empty() {
+            // Points that were kept singly go first: a quarter of them each time.
+            let last = kept[(kept.len() - 1) / 4];
+            let from = outline.full.from.time;
+            return Ok(Some(TimeNs::new(last.get().saturating_add(1)).min(from.max(last)))
+                .filter(|time| *time > kept[0]));
+        }
+        let from = outline.full.from;
+        let newest = self.newest();
+        if from.seq >= newest.seq {
+            return Ok(None);
+        }
+        // Then the full range, by what it is estimated to hold; more each time, since what is dropped may still be needed later on.
+        let share = u128::from(bytes) << step.min(16);
+        let total = u128::from(group.used_bytes().max(1));
+        let seqs = u128::from(newest.seq.get() - from.seq.get());
+        let skip = u64::try_from((seqs * share / total).max(1)).unwrap_or(u64::MAX);
+        let seq = crate::units::Seq::new(from.seq.get().saturating_add(skip).min(newest.seq.get()));
+        let time = self.with_time_behind(seq)?;
+        Ok(Some(time.max(TimeNs::new(from.time.get().saturating_add(1)))))
+    }
+
+    /// The time of a state, or of one behind it when its own is not known.
+    fn with_time_behind(&self, seq: crate::units::Seq) -> Result<TimeNs> {
+        match self.with_time(seq) {
+            Ok(point) => Ok(point.time),
+            Err(_) => Ok(self.newest().time),
+        }
+    }
+
+    /// What is due of retention in the background: a plan each slice of time, and thinning towards it. Returns whether a plan was made.
+    pub(super) fn step_retention(&self) -> Result<bool> {
+        let group = self.owner()?;
+        if let Some(bound) = group.bound().filter(|_| group.prunes()) {
+            // Ahead of the writes, so that they need not wait.
+            let stops = bound - group.margin();
+            if group.used_bytes() > stops / 16 * 15 {
+                return self.make_room().map(|()| true);
+            }
+        }
+        let now = group.shared.clock.now();
+        if now < self.inner.background.state.lock().due {
+            return Ok(false);
+        }
+        let policy = self.policy()?;
+        if policy.keeps_everything() {
+            self.inner.background.state.lock().due = TimeNs::MAX;
+            return Ok(false);
+        }
+        let slice = policy
+            .windows
+            .first()
+            .map_or(SLICE_NS.1, |window| (window.to / 24).clamp(SLICE_NS.0, SLICE_NS.1));
+        self.inner.background.state.lock().due = TimeNs::new(now.get().saturating_add(slice));
+        if self.clock_departed(now) {
+            return Ok(false);
+        }
+        let outcome = self.retain(&policy, now, TimeNs::ZERO, super::retention::Thoroughness::Goal);
+        if let Err(error) = &outcome {
+            group.events.push(now, EventKind::RetentionFailed(error.to_string()));
+        }
+        outcome.map(|_| true)
+    }
+
+    /// Says that the clock of the host is right although it departed from the monotonic one: history is dropped by age again.
+    pub fn confirm_clock(&self) {
+        let mut state = self.inner.background.state.lock();
+        state.departed = false;
+        state.clocks = None;
+        state.due = TimeNs::ZERO;
+    }
+
+    /// Whether the clock has departed from the monotonic one since they were first compared.
+    fn clock_departed(&self, now: TimeNs) -> bool {
+        let group = &self.inner.group;
+        let Some(monotonic) = group.shared.clock.monotonic_ns() else { return false };
+        let mut state = self.inner.background.state.lock();
+        let (clock, since) = *state.clocks.get_or_insert((now.get(), monotonic));
+        let expected = clock.saturating_add(monotonic.saturating_sub(since));
+        let departs = expected.abs_diff(now.get()) > CLOCK_DEPARTS_NS;
+        if departs && !state.departed {
+            state.departed = true;
+            group.events.push(now, EventKind::ClockDeparted);
+        }
+        state.departed
+    }
+}
