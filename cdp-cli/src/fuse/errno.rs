@@ -7,7 +7,7 @@ use std::io;
 /// The errno for an error of the engine.
 pub fn of(error: &Error) -> Errno {
     match error {
-        Error::NoSpace | Error::OutOfRange { .. } => Errno::ENOSPC,
+        Error::NoSpace | Error::OverBound { .. } | Error::OutOfRange { .. } => Errno::ENOSPC,
         Error::PointUnavailable(_) | Error::NotFound { .. } => Errno::ENOENT,
         Error::Unaligned { .. } | Error::InvalidArgument(_) => Errno::EINVAL,
         Error::Exists { .. } => Errno::EEXIST,

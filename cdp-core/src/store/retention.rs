@@ -22,8 +22,8 @@ use std::sync::Arc;
 const DEAD_PERCENT_RUN: u64 = 20;
 /// The same for background work while there is plenty of space.
 const DEAD_PERCENT_IDLE: u64 = 25;
-/// The same when space is short: everything that can be freed is.
-const DEAD_PERCENT_SHORT: u64 = 0;
+/// The same when space is short: what is copied to free the rest would cost more writes than it gives room.
+const DEAD_PERCENT_SHORT: u64 = 15;
 /// Bookmarks that are removed in one go.
 const RECORDS_AT_ONCE: usize = 256;
 /// How far a change of the outline is followed by thinning.
