@@ -3,9 +3,10 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use cdp_core::{
+    format::packed::PackedEntry,
     index::{
-        Cell, Content, Entry, KeepAll, Key, MemTable, Merge, MergeStep, PageCache, Run, RunContext, RunMeta,
-        RunWriter, View,
+        Cell, Classes, Content, Entry, Keep, KeepAll, Key, MemTable, Merge, MergeStep, Needed, PageCache,
+        Run, RunContext, RunMeta, RunWriter, Scan, View, VisibleSums,
     },
     io::{MemoryStorage, Storage},
     units::{Block, ExtentId, Seq, VolumeId},
@@ -143,6 +144,25 @@ fn resolve(criterion: &mut Criterion) {
     });
 }
 
+/// What a store does to each entry when it thins: decides, and notes what is visible for the proof.
+struct Thin {
+    needed: Needed,
+    before: VisibleSums,
+}
+
+impl Thin {
+    fn new(classes: &Arc<Classes>) -> Self {
+        Self { needed: Needed::new(classes.clone()), before: VisibleSums::new(classes.clone()) }
+    }
+}
+
+impl Keep for Thin {
+    fn keep(&mut self, entry: &PackedEntry) -> cdp_core::Result<Option<PackedEntry>> {
+        self.before.take(entry);
+        Ok(self.needed.is_needed(entry).then_some(*entry))
+    }
+}
+
 fn merge(criterion: &mut Criterion) {
     let mut bench = Bench::new(1 << 20);
     let runs: Vec<_> = (0..8).map(|_| bench.run(1 << 18)).collect();
@@ -158,6 +178,29 @@ fn merge(criterion: &mut Criterion) {
                     break black_box(meta);
                 }
             }
+        });
+    });
+    let newest = bench.seq;
+    let classes = Arc::new(Classes::new((1..64).map(|point| newest * point / 64), newest));
+    group.bench_function("thin_8_runs_of_256K", |bencher| {
+        bencher.iter(|| {
+            let place = Bench::place(Arc::new(MemoryStorage::new()), bench.next.clone());
+            let mut merge = Merge::new(runs.clone(), 1, place, Thin::new(&classes)).unwrap();
+            loop {
+                if let MergeStep::Finished(meta) = merge.step(1 << 16).unwrap() {
+                    break black_box(meta);
+                }
+            }
+        });
+    });
+    group.bench_function("tally_8_runs_of_256K", |bencher| {
+        bencher.iter(|| {
+            let (mut scan, mut needed) = (Scan::new(runs.clone()).unwrap(), Needed::new(classes.clone()));
+            let mut count = 0u64;
+            while let Some(met) = scan.advance().unwrap() {
+                count += u64::from(needed.is_needed(&met.entry));
+            }
+            black_box(count)
         });
     });
     group.bench_function("verify_a_run", |bencher| {

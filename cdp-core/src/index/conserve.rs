@@ -5,13 +5,13 @@
 //! is enough: over the sectors that a version shows first in its class, of a hash of (volume, sector, seq, content). Beyond the newest
 //! kept point every version is in a class of its own, and the sum is over all of them.
 //!
-//! Ranges of zeroes count by sector too, in closed form: their hash is linear in the number of the sector. This module decides nothing,
-//! and shares nothing with [`super::thin`], which does: it is the other half of the proof.
+//! The hash of a sector is linear in its number, with factors that stand for the version, so that ranges of any length count in closed
+//! form. This module decides nothing, and shares no decision with [`super::thin`], which does: it is the other half of the proof.
 
 use super::thin::{Class, Classes};
 use crate::{
     format::packed::{PackedEntry, PackedKey},
-    units::{SECTORS_PER_BLOCK, to_len},
+    units::SECTORS_PER_BLOCK,
 };
 use std::sync::Arc;
 
@@ -28,20 +28,68 @@ pub struct VisibleSums {
     sums: Vec<u64>,
     beyond: u64,
     ranges: Vec<Range>,
+    /// The class of the last seq, with its first and last seq.
+    last: (Class, u64, u64),
+    /// The block, and the sectors of it that the class has shown.
     block: u64,
-    shown: [Class; 8],
+    class: Class,
+    shown: u8,
+}
+
+/// Sectors, as the hash sees them: how many, and the sum of their numbers.
+#[derive(Clone, Copy)]
+struct Sectors {
+    count: u64,
+    numbers: u64,
+}
+
+impl Sectors {
+    /// The sectors of a range of blocks.
+    fn of_blocks(from: u64, to: u64) -> Self {
+        let (from, to) = (from * SECTORS_PER_BLOCK, to * SECTORS_PER_BLOCK);
+        // Exact before it is cut to 64 bits.
+        let numbers = (u128::from(from) + u128::from(to) - 1) * u128::from(to - from) / 2;
+        Self { count: to - from, numbers: halves(numbers).0 }
+    }
+
+    /// Some sectors of a block.
+    fn of_mask(block: u64, mask: u8) -> Self {
+        let count = u64::from(mask.count_ones());
+        let positions = (0..SECTORS_PER_BLOCK).map(|bit| u64::from(mask >> bit & 1) * bit).sum::<u64>();
+        Self { count, numbers: (block * SECTORS_PER_BLOCK).wrapping_mul(count).wrapping_add(positions) }
+    }
+
+    /// The sum over the sectors of `a x sector + b`.
+    const fn sum(self, (a, b): (u64, u64)) -> u64 {
+        a.wrapping_mul(self.numbers).wrapping_add(b.wrapping_mul(self.count))
+    }
 }
 
 impl VisibleSums {
     /// Nothing seen yet.
     pub fn new(classes: Arc<Classes>) -> Self {
         let sums = vec![0; classes.points()];
-        Self { classes, sums, beyond: 0, ranges: Vec::new(), block: u64::MAX, shown: [Class::NONE; 8] }
+        Self {
+            classes,
+            sums,
+            beyond: 0,
+            ranges: Vec::new(),
+            last: (Class::NONE, 1, 0),
+            block: u64::MAX,
+            class: Class::NONE,
+            shown: 0,
+        }
     }
 
     /// Takes the next version, in the order of the index; each once.
     pub fn take(&mut self, entry: &PackedEntry) {
-        let class = self.classes.class_of(entry.key.seq());
+        let seq = entry.key.seq();
+        if seq < self.last.1 || seq > self.last.2 {
+            let class = self.classes.class_of(seq);
+            let (first, last) = self.classes.span(class);
+            self.last = (class, first, last);
+        }
+        let class = self.last.0;
         if class == Class::BEYOND {
             // Where the content lies does not matter, and it is not moved there.
             self.beyond = self.beyond.wrapping_add(entry.hash());
@@ -62,10 +110,10 @@ impl VisibleSums {
         if over.is_some_and(|(seq, _)| seq >= key.seq()) {
             return;
         }
-        let sectors = (key.block() * 8, key.block_end() * 8);
-        self.add(class, zero_sum(key.volume(), key.seq(), kind, sectors));
+        let sectors = Sectors::of_blocks(key.block(), key.block_end());
+        self.add(class, sectors.sum(zeroes(key.volume(), key.seq(), kind)));
         if let Some((seq, kind)) = over {
-            self.sub(class, zero_sum(key.volume(), seq, kind, sectors));
+            self.sub(class, sectors.sum(zeroes(key.volume(), seq, kind)));
         }
         if let Some(range) = self.ranges.last_mut() {
             range.newest.push((class, key.seq(), kind));
@@ -74,30 +122,26 @@ impl VisibleSums {
 
     fn take_block(&mut self, entry: &PackedEntry, class: Class) {
         let (key, content) = (entry.key, entry.content);
-        if key.cell != self.block {
-            self.block = key.cell;
-            self.shown = [Class::NONE; 8];
+        if key.cell != self.block || class != self.class {
+            (self.block, self.class, self.shown) = (key.cell, class, 0);
         }
-        let over = self.newest_over(class);
-        for bit in 0..SECTORS_PER_BLOCK {
-            let is_covered = content.mask() >> bit & 1 == 1;
-            if !is_covered || std::mem::replace(&mut self.shown[to_len(bit)], class) == class {
-                continue;
-            }
-            let sector = key.block() * 8 + bit;
-            let at = (sector, sector + 1);
-            match over {
-                Some((seq, _)) if seq >= key.seq() => continue,
-                Some((seq, kind)) => self.sub(class, zero_sum(key.volume(), seq, kind, at)),
-                None => {}
-            }
-            let shown = if content.is_data() {
-                data_hash(key.volume(), sector, key.seq(), content.digest, content.mask())
-            } else {
-                zero_sum(key.volume(), key.seq(), content.kind(), at)
-            };
-            self.add(class, shown);
+        let shows = content.mask() & !self.shown;
+        self.shown |= content.mask();
+        if shows == 0 {
+            return;
         }
+        let sectors = Sectors::of_mask(key.block(), shows);
+        match self.newest_over(class) {
+            Some((seq, _)) if seq >= key.seq() => return,
+            Some((seq, kind)) => self.sub(class, sectors.sum(zeroes(key.volume(), seq, kind))),
+            None => {}
+        }
+        let version = if content.is_data() {
+            data(key.volume(), key.seq(), content.digest, content.mask())
+        } else {
+            zeroes(key.volume(), key.seq(), content.kind())
+        };
+        self.add(class, sectors.sum(version));
     }
 
     /// The newest version of this class among the ranges around the place of the walk: seq and kind.
@@ -133,24 +177,22 @@ fn contains(range: PackedKey, key: PackedKey) -> bool {
         && range.level() >= key.level()
 }
 
-/// The sum over the sectors `from..to` of the hash of zeroes: `a x sector + b`, where a and b stand for the version.
-fn zero_sum(volume: u16, seq: u64, kind: u8, (from, to): (u64, u64)) -> u64 {
-    let version = u64::from(volume) << 2 | u64::from(kind);
-    let (a, b) = (mix(seq, version) | 1, mix(version ^ 0x5851_F42D_4C95_7F2D, seq));
-    let count = u128::from(to - from);
-    // The sum of the numbers of the sectors; exact before it is cut to 64 bits.
-    let numbers = (u128::from(from) + u128::from(to) - 1) * count / 2;
-    a.wrapping_mul(halves(numbers).0).wrapping_add(b.wrapping_mul(to - from))
+/// The factors of a version of zeroes.
+const fn zeroes(volume: u16, seq: u64, kind: u8) -> (u64, u64) {
+    let version = (volume as u64) << 2 | kind as u64;
+    (mix(seq, version) | 1, mix(version ^ 0x5851_F42D_4C95_7F2D, seq))
+}
+
+/// The factors of a version that is stored.
+const fn data(volume: u16, seq: u64, digest: u64, mask: u8) -> (u64, u64) {
+    let version = mix(digest, seq << 8 | mask as u64);
+    (mix(version, volume as u64) | 1, mix(seq, version))
 }
 
 /// The low and the high 64 bits.
 const fn halves(wide: u128) -> (u64, u64) {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = wide.to_le_bytes();
     (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p]))
-}
-
-fn data_hash(volume: u16, sector: u64, seq: u64, digest: u64, mask: u8) -> u64 {
-    mix(mix(sector << 16 | u64::from(volume), seq), mix(digest, u64::from(mask)))
 }
 
 const fn mix(left: u64, right: u64) -> u64 {

@@ -55,7 +55,7 @@ impl Classes {
     }
 
     /// The first and the last seq of a class.
-    fn span(&self, class: Class) -> (u64, u64) {
+    pub fn span(&self, class: Class) -> (u64, u64) {
         let (before, end) = match class {
             Class::BEYOND => (Some(self.full_from()), u64::MAX),
             class => (class.index().checked_sub(1).map(|before| self.kept[before]), self.kept[class.index()]),
