@@ -226,7 +226,7 @@ fn next_due(
         decided(item.bookmark.time);
     }
     decided(full.from.time);
-    let undecided = first_from(history, edges.undecided_from().max(edges.young_from()))?;
+    let undecided = first_from(history, edges.undecided_from().max(edges.young_from()))?.max(full.from);
     decided(undecided.time);
     if undecided.seq == Seq::ZERO
         && let Some(first) = history.next_after(undecided.seq)?
@@ -237,7 +237,7 @@ fn next_due(
         at(item.bookmark.expires.map(TimeNs::get));
     }
     if let Some(edge) = edge_of_first_window(policy, now)
-        && let Some(next) = history.next_after(last_before_edge(history, edge)?.seq)?
+        && let Some(next) = history.next_after(last_before_edge(history, edge)?.max(full.from).seq)?
         && let Some(first) = policy.windows.first()
     {
         at(next.time.get().checked_add(first.to));

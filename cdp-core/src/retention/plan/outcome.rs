@@ -20,8 +20,8 @@ pub struct Plan {
     pub kept_bookmarks: Vec<String>,
     /// The bookmarks that go, ascending by name.
     pub dropped_bookmarks: Vec<DroppedBookmark>,
-    /// When to plan again if nothing is written and nothing is changed: no plan for a time from `now` to before it says anything
-    /// else. `None`: nothing will ever change by itself.
+    /// When to plan again if nothing is written and nothing is changed: plans for times from `now` to before it keep and drop the
+    /// same. `None`: nothing will ever change by itself.
     pub next_due: Option<TimeNs>,
 }
 
