@@ -233,7 +233,7 @@ fn next_due(
     {
         decided(first.time);
     }
-    for item in items.iter().filter(|item| item.dropped.is_none() && !item.bookmark.locked) {
+    for item in items.iter().filter(|item| item.dropped.is_none()) {
         at(item.bookmark.expires.map(TimeNs::get));
     }
     if let Some(edge) = edge_of_first_window(policy, now)
