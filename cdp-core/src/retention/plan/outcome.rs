@@ -137,7 +137,7 @@ impl Policy {
     }
 
     /// The age at which a window begins, nanoseconds.
-    pub(super) fn window_from(&self, index: usize) -> u64 {
+    pub(in crate::retention) fn window_from(&self, index: usize) -> u64 {
         index.checked_sub(1).and_then(|before| self.windows.get(before)).map_or(0, |before| before.to)
     }
 }
