@@ -8,7 +8,7 @@ use crate::{
     owner::{self, Request},
 };
 use cdp_core::{limits::POLICY_BYTES_MAX, retention::Policy};
-use std::{fs::File, io::Read};
+use std::{fs::File, io::Read, path::Path};
 
 /// Runs the command.
 pub fn run(command: &RetentionCommand) -> Outcome {
@@ -25,16 +25,23 @@ fn show(arguments: &StoreArguments) -> Outcome {
 }
 
 fn set(arguments: &RetentionSetArguments) -> Outcome {
-    let path = &arguments.policy;
+    let policy = read_policy(&arguments.policy)?;
+    let request = Request::SetPolicy { policy: policy.to_json() };
+    owner::change(&arguments.store, &request, "retention", &Interrupt::default())?;
+    print(&policy, arguments.output.json)
+}
+
+/// Reads a policy from a file, TOML or JSON.
+///
+/// # Errors
+/// `Failed` with the field and the reason.
+pub fn read_policy(path: &Path) -> Outcome<Policy> {
     let failed = |source: std::io::Error| Failure::io("read", path, &source);
     let mut text = String::new();
     // One byte more than is allowed tells a text that is too long from one at the bound.
     let most = u64::try_from(POLICY_BYTES_MAX).map_or(u64::MAX, |bytes| bytes + 1);
     File::open(path).map_err(failed)?.take(most).read_to_string(&mut text).map_err(failed)?;
-    let policy = Policy::from_text(&text).map_err(|error| Failure::from(error).context(path.display()))?;
-    let request = Request::SetPolicy { policy: policy.to_json() };
-    owner::change(&arguments.store, &request, "retention", &Interrupt::default())?;
-    print(&policy, arguments.output.json)
+    Policy::from_text(&text).map_err(|error| Failure::from(error).context(path.display()))
 }
 
 fn print(policy: &Policy, json: bool) -> Outcome {

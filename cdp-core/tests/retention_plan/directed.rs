@@ -259,6 +259,23 @@ fn a_guest_is_not_chosen_as_a_last_state() {
     assert_eq!(memory.run(&policy, 971), BTreeSet::from([4]), "nothing pins 1 any more");
 }
 
+/// Goal: a newest state that no window wanted can still be chosen under the name of a bookmark. Method: a first window that keeps bookmarks only,
+/// and runs before and after the slot behind it is decided.
+#[test]
+fn a_newest_state_is_chosen_when_its_slot_is_decided() {
+    let policy = windows(&[none(10, BookmarkFilter::All), every(1000, 10, 1, &[])]);
+    let mut memory = Memory::of(&[5]).with(user("b", 1, 7));
+    let plan = memory.plan(&policy, 15);
+    assert_eq!(plan.full, FullRange { from: at(1, 5), standing: Standing::Guest });
+    memory.carry_out(&plan);
+    let plan = memory.plan(&policy, 20);
+    assert_eq!(plan.full, FullRange { from: at(1, 5), standing: Standing::State }, "the slot ends at age 10");
+    memory.carry_out(&plan);
+    memory.write(30);
+    assert_eq!(memory.run(&policy, 30), BTreeSet::from([1, 2]));
+    assert_eq!(memory.names(), names(&[]));
+}
+
 /// Goal: expiry drops an unlocked bookmark at its time, and the choice of its slot stands. Method: on both sides of the time, locked and not.
 #[test]
 fn an_expired_bookmark_goes_unless_it_is_locked() {

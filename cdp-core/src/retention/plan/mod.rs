@@ -110,10 +110,12 @@ fn full_range(
         from = from.min(last_before_edge(history, edge)?);
     }
     from = from.max(first_from(history, horizon.get())?);
-    let stays_guest = from == was.from && was.standing == Standing::Guest;
+    let was_guest = from == was.from && was.standing == Standing::Guest;
     let decided = from.time.get() < edges.undecided_from();
-    let chosen = || states.binary_search_by_key(&from.seq, |state| state.point.seq).is_ok();
-    let standing = if stays_guest || decided && !chosen() { Standing::Guest } else { Standing::State };
+    // A slot may have chosen it just now under the name of a bookmark.
+    let chosen = states.binary_search_by_key(&from.seq, |state| state.point.seq).is_ok();
+    let guest = !chosen && (decided || was_guest);
+    let standing = if guest { Standing::Guest } else { Standing::State };
     Ok(FullRange { from, standing })
 }
 
