@@ -7,7 +7,7 @@ use cdp_core::{
     BookmarkKind, Point,
     text::{parse_duration, parse_size, parse_time},
     trace::{Fill, TraceFormat},
-    units::{SECTOR_BYTES, TimeNs},
+    units::{BLOCK_BYTES, SECTOR_BYTES, TimeNs},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -50,6 +50,8 @@ pub enum Command {
     /// Show and set how long history is kept
     #[command(subcommand)]
     Retention(RetentionCommand),
+    /// Say how large a history will be under a policy
+    Size(SizeArguments),
     /// Verify every structure of a store
     Check(CheckArguments),
     /// Show sizes, write amplification and the state of each volume
@@ -340,6 +342,29 @@ pub struct RetentionSetArguments {
     pub output: OutputArguments,
 }
 
+/// `size`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("writes").required(true).args(["trace", "rate"]))]
+pub struct SizeArguments {
+    /// The policy, TOML or JSON
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// Count exactly what this trace leaves; it is read twice
+    #[arg(long, value_name = "TRACE")]
+    pub trace: Option<PathBuf>,
+    /// Format of the trace
+    #[arg(long, value_name = "FORMAT", default_value = "csv", requires = "trace", value_parser = |text: &str| text.parse::<TraceFormat>())]
+    pub format: TraceFormat,
+    /// Expect this much to be written, such as 50G/day
+    #[arg(long, value_name = "SIZE/day", requires = "working_set", value_parser = bytes_per_day)]
+    pub rate: Option<u64>,
+    /// Size of the part of the disk that is written to, at random
+    #[arg(long, value_name = "SIZE", conflicts_with = "trace", value_parser = working_set)]
+    pub working_set: Option<u64>,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
 /// `check`.
 #[derive(Debug, Args)]
 pub struct CheckArguments {
@@ -388,6 +413,29 @@ fn volume_size(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// Bytes a day: a size, a slash, and `day`, `h` or `s`.
+fn bytes_per_day(text: &str) -> Result<u64, String> {
+    let example = "write it like 50G/day";
+    let (size, unit) = text.split_once('/').ok_or_else(|| format!("has no unit of time; {example}"))?;
+    let times = match unit {
+        "day" | "d" => 1,
+        "h" | "hour" => 24,
+        "s" => 86_400,
+        _ => return Err(format!("has an unknown unit of time (known: day, h, s); {example}")),
+    };
+    let bytes = parse_size(size).map_err(|error| error.to_string())?;
+    bytes.checked_mul(times).ok_or_else(|| "is more than 64 bits of bytes a day".to_owned())
+}
+
+/// A working set: a block at least.
+fn working_set(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text).map_err(|error| error.to_string())?;
+    if bytes < BLOCK_BYTES {
+        return Err(format!("a working set has at least {BLOCK_BYTES} bytes"));
+    }
+    Ok(bytes)
+}
+
 /// A name that a volume can have.
 fn volume_name(text: &str) -> Result<String, String> {
     let most = cdp_core::limits::NAME_BYTES_MAX;
@@ -410,6 +458,18 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    /// Goal: rates are read in each unit and refused when malformed. Method: a table.
+    #[test]
+    fn rates_are_bytes_a_day() {
+        assert_eq!(bytes_per_day("50G/day"), Ok(50 << 30));
+        assert_eq!(bytes_per_day("1K/h"), Ok(24 << 10));
+        assert_eq!(bytes_per_day("1/s"), Ok(86_400));
+        for rate in ["", "50G", "50G/", "/day", "50G/week", "-1/day", "16777215T/s", "1G/day/day"] {
+            assert!(bytes_per_day(rate).is_err(), "{rate}");
+        }
+        assert!(working_set("4K").is_ok() && working_set("4095").is_err());
     }
 
     /// Goal: sizes and names of volumes are refused one past their bounds. Method: both sides.

@@ -10,6 +10,7 @@ pub mod points;
 pub mod replay;
 pub mod restore;
 pub mod retention;
+pub mod size;
 pub mod stat;
 pub mod volume;
 

@@ -41,6 +41,7 @@ fn run(command: Command) -> Outcome {
         Command::Diff(arguments) => commands::diff::run(&arguments),
         Command::Replay(arguments) => commands::replay::run(arguments),
         Command::Retention(command) => commands::retention::run(&command),
+        Command::Size(arguments) => commands::size::run(&arguments),
         Command::Check(arguments) => commands::check::run(&arguments),
         Command::Stat(arguments) => commands::stat::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),

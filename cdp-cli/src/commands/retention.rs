@@ -70,7 +70,11 @@ fn record(store: &Path, policy: &Policy) -> Outcome {
     owner::change(store, &request, "retention", &Interrupt::default()).map(|_| ())
 }
 
-fn read_policy(path: &Path) -> Outcome<Policy> {
+/// Reads a policy from a file, TOML or JSON.
+///
+/// # Errors
+/// `Failed` with the field and the reason.
+pub fn read_policy(path: &Path) -> Outcome<Policy> {
     let failed = |source: std::io::Error| Failure::io("read", path, &source);
     let mut text = String::new();
     // One byte more than is allowed tells a text that is too long from one at the bound.

@@ -2,6 +2,7 @@
 
 use cdp_core::{
     Bookmark, Damage, SeqTime, Stats, Timeline, VolumeInfo,
+    retention::{HistorySize, TierSize},
     store::{ExactRange, Gap, Granularity, RetainedPoint, RetentionReport},
     text::{format_duration, format_time},
 };
@@ -417,4 +418,51 @@ pub fn ratio(part: u64, whole: u64) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "rates and ratios are read with three digits")]
 pub fn to_float(value: u64) -> f64 {
     value as f64
+}
+
+/// What `size` prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct SizeDocument {
+    /// All tiers, data and index.
+    pub bytes: u64,
+    /// The newest state, the full range, then each window behind it.
+    pub tiers: Vec<TierDocument>,
+    /// What the figures rest on.
+    pub assumptions: Vec<String>,
+}
+
+/// The share of a tier in the size of a history.
+#[derive(Clone, Debug, Serialize)]
+pub struct TierDocument {
+    /// `newest`, `all`, or the ages of the window.
+    pub window: String,
+    /// Points in it.
+    pub points: u64,
+    /// Blocks that are needed for it and for no younger tier.
+    pub versions: u64,
+    /// Bytes of these blocks.
+    pub data_bytes: u64,
+    /// Bytes of their index.
+    pub index_bytes: u64,
+    /// Bytes that were written in its span.
+    pub written_bytes: u64,
+}
+
+impl SizeDocument {
+    /// The document of a size.
+    pub fn new(size: &HistorySize) -> Self {
+        let tier = |tier: &TierSize| TierDocument {
+            window: tier.name.clone(),
+            points: tier.points,
+            versions: tier.versions,
+            data_bytes: tier.data_bytes(),
+            index_bytes: tier.index_bytes(),
+            written_bytes: tier.written_bytes,
+        };
+        Self {
+            bytes: size.bytes(),
+            tiers: size.tiers.iter().map(tier).collect(),
+            assumptions: size.assumptions.clone(),
+        }
+    }
 }

@@ -121,6 +121,8 @@ pub fn events(random: &mut Random) -> Vec<Event> {
             7 => random.below(40),
             _ => random.below(6),
         });
+        // At the last instant there is nothing left to come.
+        time = time.min(u64::MAX - 1);
         if random.one_in(3) {
             let mut mark = bookmark(&format!("b{index}"), random.kind(), seq, time);
             mark.locked = random.one_in(8);
@@ -177,6 +179,7 @@ pub fn set_old_bookmarks(random: &mut Random, memory: &mut Memory) {
         } else {
             memory.point(1.min(memory.newest_seq())).time.get().saturating_add(random.below(200))
         };
+        let time = time.min(u64::MAX - 1);
         let mut mark = bookmark(&format!("old{index}"), random.kind(), seq, time);
         mark.locked = random.one_in(4);
         memory.bookmarks.push(mark);

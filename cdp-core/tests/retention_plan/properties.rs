@@ -44,7 +44,8 @@ fn some_now(random: &mut Random, memory: &Memory) -> u64 {
 
 fn some_pins(random: &mut Random, memory: &Memory) -> Vec<Pin> {
     let seqs: Vec<u64> = (0..random.below(3)).map(|_| random.below(memory.newest_seq() + 1)).collect();
-    let points = seqs.into_iter().filter(|seq| memory.is_point(*seq)).map(|seq| memory.point(seq));
+    let there = memory.there();
+    let points = seqs.into_iter().filter(|seq| there.contains(seq)).map(|seq| memory.point(seq));
     points.map(|point| Pin { point, holder: "snapshot s".to_owned() }).collect()
 }
 
@@ -130,16 +131,28 @@ fn the_outcome_does_not_depend_on_when_runs_happen() {
         for (index, event) in events.iter().enumerate() {
             generate::apply(&mut memory, event);
             let next = events.get(index + 1).map_or(now, generate::Event::time);
+            // Who runs in the middle of an interval ends it first.
+            if memory.written.last().is_some_and(|newest| !newest.is_point) {
+                continue;
+            }
             let mut time = event.time();
             while random.one_in(chance) && time <= next {
-                memory.run(&policy, time);
-                time += 1 + random.below(20);
+                // What is pinned for a while is as gone as the rest when the pin is.
+                let pins = some_pins(random, &memory);
+                let plan = memory.plan_with(&policy, time, &pins, 0);
+                memory.carry_out(&plan);
+                let Some(later) = time.checked_add(1 + random.below(20)) else { break };
+                time = later;
             }
         }
         memory.run(&policy, now);
         let left = Stays { points: memory.there(), bookmarks: memory.names() };
         assert_eq!(left, after(&whole, &whole.plan(&policy, now)), "now {now} {policy:#?}\n{whole:#?}");
-        assert_eq!(left, stays(&whole, &policy, now, &[], 0));
+        assert_eq!(
+            left,
+            stays(&whole, &policy, now, &[], 0),
+            "now {now} {policy:#?}\n{events:#?}\n{memory:#?}"
+        );
     });
 }
 
@@ -174,6 +187,10 @@ fn nothing_changes_before_it_is_due() {
                 let mut later = memory.plan_with(&policy, time, &pins, 0);
                 assert_eq!(later.next_due, plan.next_due, "from {now} to {time} {policy:#?}\n{memory:#?}");
                 later.now = plan.now;
+                // What is expired can become too old.
+                for (later, now) in later.dropped_bookmarks.iter_mut().zip(&plan.dropped_bookmarks) {
+                    later.why = now.why;
+                }
                 assert_eq!(later, plan, "from {now} to {time} {policy:#?}\n{memory:#?}");
             }
             match due {

@@ -169,7 +169,8 @@ impl World<'_> {
             let end = start + i128::from(slots.interval);
             let written = |seq: u64| self.times[usize::try_from(seq).unwrap()];
             let last = inside.iter().map(|at| self.things[*at].seq);
-            let last = last.filter(|seq| *seq > 0 && (start..end).contains(&written(*seq))).max();
+            let last = last.filter(|seq| *seq > 0 && (start..end).contains(&written(*seq)));
+            let last = last.filter(|seq| !self.too_old(written(*seq), now)).max();
             let top_up = last.filter(|_| chosen.len() < usize::try_from(slots.per_slot).unwrap());
 
             let mut top_up_found = false;

@@ -204,15 +204,21 @@ impl<'a> Cascade<'a> {
     /// The bounds that spare nothing but locked bookmarks.
     fn bounds(&self, item: &mut Item<'_>) {
         let bookmark = item.bookmark;
-        if bookmark.locked {
-            return;
-        }
-        if bookmark.expires.is_some_and(|expires| expires <= self.now) {
-            item.dropped = Some(DropReason::Expired);
+        let bound = if bookmark.expires.is_some_and(|expires| expires <= self.now) {
+            DropReason::Expired
         } else if bookmark.time.get() < self.edges.young_from() {
-            item.dropped = Some(DropReason::Age);
+            DropReason::Age
         } else if bookmark.time < self.horizon {
-            item.dropped = item.dropped.or(Some(DropReason::Space));
+            DropReason::Space
+        } else {
+            return;
+        };
+        if bookmark.locked {
+            item.passes = false;
+        } else {
+            // What a window drops anyway does not go for space.
+            let by_window = item.dropped.filter(|_| bound == DropReason::Space);
+            item.dropped = by_window.or(Some(bound));
         }
     }
 }

@@ -110,10 +110,12 @@ fn full_range(
         from = from.min(last_before_edge(history, edge)?);
     }
     from = from.max(first_from(history, horizon.get())?);
-    let stays_guest = from == was.from && was.standing == Standing::Guest;
+    let was_guest = from == was.from && was.standing == Standing::Guest;
     let decided = from.time.get() < edges.undecided_from();
-    let chosen = || states.binary_search_by_key(&from.seq, |state| state.point.seq).is_ok();
-    let standing = if stays_guest || decided && !chosen() { Standing::Guest } else { Standing::State };
+    // A slot may have chosen it just now under the name of a bookmark.
+    let chosen = states.binary_search_by_key(&from.seq, |state| state.point.seq).is_ok();
+    let guest = !chosen && (decided || was_guest);
+    let standing = if guest { Standing::Guest } else { Standing::State };
     Ok(FullRange { from, standing })
 }
 
@@ -226,18 +228,18 @@ fn next_due(
         decided(item.bookmark.time);
     }
     decided(full.from.time);
-    let undecided = first_from(history, edges.undecided_from().max(edges.young_from()))?;
+    let undecided = first_from(history, edges.undecided_from().max(edges.young_from()))?.max(full.from);
     decided(undecided.time);
     if undecided.seq == Seq::ZERO
         && let Some(first) = history.next_after(undecided.seq)?
     {
         decided(first.time);
     }
-    for item in items.iter().filter(|item| item.dropped.is_none() && !item.bookmark.locked) {
+    for item in items.iter().filter(|item| item.dropped.is_none()) {
         at(item.bookmark.expires.map(TimeNs::get));
     }
     if let Some(edge) = edge_of_first_window(policy, now)
-        && let Some(next) = history.next_after(last_before_edge(history, edge)?.seq)?
+        && let Some(next) = history.next_after(last_before_edge(history, edge)?.max(full.from).seq)?
         && let Some(first) = policy.windows.first()
     {
         at(next.time.get().checked_add(first.to));

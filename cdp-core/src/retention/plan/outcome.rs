@@ -20,8 +20,8 @@ pub struct Plan {
     pub kept_bookmarks: Vec<String>,
     /// The bookmarks that go, ascending by name.
     pub dropped_bookmarks: Vec<DroppedBookmark>,
-    /// When to plan again if nothing is written and nothing is changed: no plan for a time from `now` to before it says anything
-    /// else. `None`: nothing will ever change by itself.
+    /// When to plan again if nothing is written and nothing is changed: plans for times from `now` to before it keep and drop the
+    /// same. `None`: nothing will ever change by itself.
     pub next_due: Option<TimeNs>,
 }
 
@@ -137,7 +137,7 @@ impl Policy {
     }
 
     /// The age at which a window begins, nanoseconds.
-    pub(super) fn window_from(&self, index: usize) -> u64 {
+    pub(in crate::retention) fn window_from(&self, index: usize) -> u64 {
         index.checked_sub(1).and_then(|before| self.windows.get(before)).map_or(0, |before| before.to)
     }
 }
