@@ -3,8 +3,11 @@
 //! A bookmark names the last seq before it and takes none; it has a time of its own. Names are unique in a store.
 
 mod kind;
+mod quiesce;
 
 pub use kind::BookmarkKind;
+pub use quiesce::Quiesce;
+pub(crate) use quiesce::while_frozen;
 
 use crate::{
     error::{Error, Result},
@@ -71,6 +74,16 @@ impl NewBookmark {
             at: None,
             time: None,
             require_exact: false,
+        }
+    }
+
+    /// Refuses one that names an older point, where only the newest makes sense.
+    pub(crate) fn validate_newest(&self) -> Result<()> {
+        match &self.at {
+            None | Some(Point::Latest) => Ok(()),
+            Some(at) => Err(Error::InvalidArgument(format!(
+                "this bookmark names the state at the moment in which it is set, and not {at}"
+            ))),
         }
     }
 

@@ -1,0 +1,9 @@
+//! Bookmarks: while production is frozen, by schedule, across stores; cuts of many volumes; figures.
+
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+mod quiesced;
+#[path = "../tap/source.rs"]
+#[allow(dead_code, reason = "shared with the tests of taps")]
+mod source;
+mod stubborn;
