@@ -40,6 +40,6 @@ pub use resync::SourceReader;
 pub use snapshot::Snapshot;
 pub use store::{
     Budget, CreateOptions, ImportSource, OpenOptions, Recovery, Runner, RunnerOptions, SourceState, Stats,
-    Stepped, Store, Tap, TapOptions, TapStats, Timeline, Volume,
+    Stepped, Store, Tap, TapOptions, TapStats, Timeline, Volume, bookmark_across, confirm_across,
 };
 pub use verify::CheckReport;

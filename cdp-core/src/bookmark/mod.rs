@@ -2,12 +2,14 @@
 //!
 //! A bookmark names the last seq before it and takes none; it has a time of its own. Names are unique in a store.
 
+mod across;
 mod kind;
 mod quiesce;
 
+pub use across::{Across, AcrossState};
 pub use kind::BookmarkKind;
 pub use quiesce::Quiesce;
-pub(crate) use quiesce::while_frozen;
+pub(crate) use quiesce::{Gate, while_frozen};
 
 use crate::{
     error::{Error, Result},
@@ -36,6 +38,8 @@ pub struct Bookmark {
     pub expires: Option<TimeNs>,
     /// Volumes that were not exact when it was set.
     pub inexact_volumes: Vec<String>,
+    /// That it was set in several stores as one; see [`crate::store::bookmark_across`].
+    pub across: Option<Across>,
 }
 
 /// A bookmark to be set.

@@ -78,6 +78,14 @@ impl Group {
         self.drain(turn, &capture, Reach::Behind(behind))
     }
 
+    /// Takes over everything up to a boundary of the pool, and nothing behind it.
+    ///
+    /// # Errors
+    /// As [`Group::drain_captured`].
+    pub(super) fn drain_behind(&self, turn: &Turn<'_>, capture: &Capture, boundary: u64) -> Result<()> {
+        self.drain(turn, capture, Reach::Behind(boundary))
+    }
+
     /// Opens the gaps of volumes whose tap ended without a clean end, before anything else takes its place on the timeline: their
     /// sources may be ahead of the store.
     fn open_gaps_left_behind(&self, turn: &Turn<'_>) -> Result<()> {
@@ -431,5 +439,6 @@ fn end_of_gap(volume: &str, at: SeqTime) -> Bookmark {
         locked: false,
         expires: None,
         inexact_volumes: Vec::new(),
+        across: None,
     }
 }

@@ -3,7 +3,7 @@
 //! The life of a write: [`append`] takes it into the open frame and the memtable, where reads see it; [`commit`] writes and syncs
 //! frames; [`segments`] makes new segments ready and seals full ones with their index; [`merge`] keeps the number of index runs
 //! small; [`relocate`] saves what is in memory when a segment fails; [`drain`] takes over what taps have captured;
-//! [`interval`] lets writes wait that are coalesced.
+//! [`interval`] lets writes wait that are coalesced; [`cut`] brings several groups to one moment.
 //!
 //! Locks, in the order in which they may be taken: `turn` (one appender at a time, may wait for I/O) > `manifest` (serialises
 //! manifest edits, may wait for I/O) > `append` (the open frame; a memory copy at most) > `commit`, `flight`, `view`, `catalog`,
@@ -13,6 +13,7 @@
 mod append;
 mod commit;
 mod compare;
+mod cut;
 mod drain;
 mod interval;
 mod lines;
@@ -23,6 +24,7 @@ mod segments;
 mod standing;
 
 pub(crate) use append::{Stamp, entries_of};
+pub(crate) use cut::Cut;
 pub(crate) use lines::SegmentLine;
 pub(crate) use segments::{Frozen, random_uuid};
 

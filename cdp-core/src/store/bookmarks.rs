@@ -112,6 +112,7 @@ impl Store {
             locked: new.locked,
             expires: new.expires,
             inexact_volumes: inexact,
+            across: None,
         })
     }
 

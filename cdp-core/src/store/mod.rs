@@ -3,6 +3,7 @@
 //! [`Store`] and [`Volume`] are cheap handles of the same store. Without a [`Runner`] the library does all work in the threads that
 //! call it, and the host calls [`Store::step`] for what is due in the background.
 
+mod across;
 mod bookmarks;
 mod import;
 mod open;
@@ -14,6 +15,7 @@ mod stats;
 mod tap;
 mod volume;
 
+pub use across::{AcrossOutcome, MemberOutcome, bookmark_across, confirm_across};
 pub use import::ImportSource;
 pub use options::{CreateOptions, OpenOptions};
 pub use points::{ExactRange, Gap, Granularity, RetainedPoint, Timeline};

@@ -2,7 +2,7 @@
 
 use crate::{
     source::{BLOCK, Source, block, image_at, options, store, store_with, version_of},
-    stubborn::{Production, StubbornStorage},
+    stubborn::{HookedStorage, Production},
 };
 use cdp_core::{
     Bookmark, BookmarkKind, CreateOptions, Error, NewBookmark, Point, Quiesce, Result, SourceState, Store,
@@ -121,7 +121,7 @@ fn the_bookmark_names_the_state_that_production_was_frozen_in() {
 /// storage is shut when the journal needs it for its next frame; production asks to be let go at once.
 #[test]
 fn a_store_that_hangs_does_not_hold_production() {
-    let (storage, valve) = StubbornStorage::new();
+    let (storage, valve) = HookedStorage::with_valve();
     let store = store_with(storage.clone(), 4096 * BLOCK);
     let volume = store.volume(None).unwrap();
     let production = Production::default();
@@ -169,7 +169,7 @@ fn a_store_that_hangs_does_not_hold_production() {
 /// Method: the storage is shut from the freeze on; production is thawed while the sync of the bookmark hangs.
 #[test]
 fn production_does_not_wait_for_the_sync() {
-    let (storage, valve) = StubbornStorage::new();
+    let (storage, valve) = HookedStorage::with_valve();
     let store = store_with(storage.clone(), BYTES);
     store.volume(None).unwrap().write(0, &block(0, 1)).unwrap();
     let production = Production::default();

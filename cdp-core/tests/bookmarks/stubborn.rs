@@ -1,4 +1,4 @@
-//! A storage in memory whose writes can be held up, and production that tells what was done to it.
+//! A storage whose calls a test can hold up or refuse, and production that tells what was done to it.
 
 use cdp_core::{
     Error, Quiesce, Result,
@@ -42,71 +42,100 @@ impl Valve {
     }
 }
 
-/// Memory behind a valve.
-pub struct StubbornStorage {
-    inner: MemoryStorage,
-    valve: Arc<Valve>,
+/// Asked before each call; `true` for writes and syncs.
+type Hook = Arc<dyn Fn(bool) -> io::Result<()> + Send + Sync>;
+
+/// A storage that asks a hook before each call.
+pub struct HookedStorage {
+    inner: Arc<dyn Storage>,
+    hook: Hook,
 }
 
-impl StubbornStorage {
-    pub fn new() -> (Arc<dyn Storage>, Arc<Valve>) {
+impl HookedStorage {
+    pub fn new(
+        inner: Arc<dyn Storage>,
+        hook: impl Fn(bool) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Arc<dyn Storage> {
+        Arc::new(Self { inner, hook: Arc::new(hook) })
+    }
+
+    /// Memory behind a valve.
+    pub fn with_valve() -> (Arc<dyn Storage>, Arc<Valve>) {
         let valve = Arc::new(Valve::default());
-        (Arc::new(Self { inner: MemoryStorage::new(), valve: valve.clone() }), valve)
+        let hooked = valve.clone();
+        let hook = move |held: bool| {
+            if held {
+                hooked.pass();
+            }
+            Ok(())
+        };
+        (Self::new(Arc::new(MemoryStorage::new()), hook), valve)
     }
 
     fn wrap(&self, inner: Arc<dyn Extent>) -> Arc<dyn Extent> {
-        Arc::new(StubbornExtent { inner, valve: self.valve.clone() })
+        Arc::new(HookedExtent { inner, hook: self.hook.clone() })
     }
 }
 
-impl Storage for StubbornStorage {
+impl Storage for HookedStorage {
     fn create(&self, id: ExtentId, bytes: u64) -> io::Result<Arc<dyn Extent>> {
+        (self.hook)(false)?;
         self.inner.create(id, bytes).map(|extent| self.wrap(extent))
     }
     fn open(&self, id: ExtentId) -> io::Result<Arc<dyn Extent>> {
+        (self.hook)(false)?;
         self.inner.open(id).map(|extent| self.wrap(extent))
     }
     fn list(&self) -> io::Result<Vec<ExtentId>> {
+        (self.hook)(false)?;
         self.inner.list()
     }
     fn remove(&self, id: ExtentId) -> io::Result<()> {
+        (self.hook)(false)?;
         self.inner.remove(id)
     }
     fn sync_names(&self) -> io::Result<()> {
+        (self.hook)(false)?;
         self.inner.sync_names()
     }
     fn lock_owner(&self) -> io::Result<Box<dyn StorageLock>> {
+        (self.hook)(false)?;
         self.inner.lock_owner()
     }
     fn lease(&self) -> io::Result<Box<dyn StorageLock>> {
+        (self.hook)(false)?;
         self.inner.lease()
     }
     fn lock_out_readers(&self) -> io::Result<Option<Box<dyn StorageLock>>> {
+        (self.hook)(false)?;
         self.inner.lock_out_readers()
     }
 }
 
-struct StubbornExtent {
+struct HookedExtent {
     inner: Arc<dyn Extent>,
-    valve: Arc<Valve>,
+    hook: Hook,
 }
 
-impl Extent for StubbornExtent {
+impl Extent for HookedExtent {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        (self.hook)(false)?;
         self.inner.read_at(offset, buf)
     }
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.valve.pass();
+        (self.hook)(true)?;
         self.inner.write_at(offset, data)
     }
     fn sync(&self) -> io::Result<()> {
-        self.valve.pass();
+        (self.hook)(true)?;
         self.inner.sync()
     }
     fn size(&self) -> io::Result<u64> {
+        (self.hook)(false)?;
         self.inner.size()
     }
     fn set_size(&self, bytes: u64) -> io::Result<()> {
+        (self.hook)(false)?;
         self.inner.set_size(bytes)
     }
 }
