@@ -41,5 +41,6 @@ pub use snapshot::Snapshot;
 pub use store::{
     Budget, CreateOptions, ImportSource, OpenOptions, Recovery, Runner, RunnerOptions, SourceState, Stats,
     Stepped, Store, Tap, TapOptions, TapStats, Timeline, Volume, bookmark_across, confirm_across,
+    newest_common_point,
 };
 pub use verify::CheckReport;

@@ -2,6 +2,7 @@
 
 use cdp_core::{
     Bookmark, Damage, SeqTime, Stats, Timeline, VolumeInfo,
+    bookmark::Across,
     store::{ExactRange, Gap, Granularity, RetainedPoint},
     text::{format_duration, format_time},
 };
@@ -76,6 +77,33 @@ pub struct BookmarkDocument {
     pub expires: Option<String>,
     /// Volumes that were not fully captured when it was taken.
     pub inexact_volumes: Vec<String>,
+    /// The other stores in which it was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub across: Option<AcrossDocument>,
+}
+
+/// That a bookmark was set in several stores as one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AcrossDocument {
+    /// What the bookmarks have in common.
+    pub id: String,
+    /// `complete`, `partial` or `unconfirmed`.
+    pub state: String,
+    /// The stores that were to have it.
+    pub stores: Vec<String>,
+    /// Those of them that are known not to have it.
+    pub missing: Vec<String>,
+}
+
+impl From<&Across> for AcrossDocument {
+    fn from(across: &Across) -> Self {
+        Self {
+            id: across.id.to_string(),
+            state: across.state.as_str().to_owned(),
+            stores: across.stores.iter().map(ToString::to_string).collect(),
+            missing: across.missing().iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 impl From<&Bookmark> for BookmarkDocument {
@@ -90,6 +118,7 @@ impl From<&Bookmark> for BookmarkDocument {
             locked: bookmark.locked,
             expires: bookmark.expires.map(format_time),
             inexact_volumes: bookmark.inexact_volumes.clone(),
+            across: bookmark.across.as_ref().map(Into::into),
         }
     }
 }
@@ -198,6 +227,8 @@ pub struct PointsDocument {
     pub oldest: SeqTimeDocument,
     /// The newest state.
     pub newest: SeqTimeDocument,
+    /// The newest state that is exact for all volumes.
+    pub newest_exact: Option<SeqTimeDocument>,
     /// The clock at the last commit; later times cannot be opened.
     pub covered_to: String,
     /// Ranges in which every seq can be opened.
@@ -216,6 +247,7 @@ impl From<&Timeline> for PointsDocument {
             volumes: timeline.volumes.iter().map(Into::into).collect(),
             oldest: timeline.oldest.into(),
             newest: timeline.newest.into(),
+            newest_exact: timeline.newest_exact.map(Into::into),
             covered_to: format_time(timeline.covered_to),
             exact: timeline.exact.iter().map(Into::into).collect(),
             gaps: timeline.gaps.iter().map(Into::into).collect(),

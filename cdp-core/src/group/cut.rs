@@ -58,7 +58,7 @@ impl<'a> Cut<'a> {
                 member
                     .attempt(|group, turn| group.check_writable().and_then(|()| group.drain_captured(turn)));
             }
-            if let Some(boundaries) = cut.moment() {
+            if let Some(boundaries) = cut.moment(|_| {}) {
                 cut.settle(boundaries);
                 return Ok(cut);
             }
@@ -67,13 +67,16 @@ impl<'a> Cut<'a> {
     }
 
     /// A boundary in each pool such that nothing was reserved behind the first ones before the last was drawn.
-    fn moment(&self) -> Option<Vec<Option<(Arc<Capture>, u64)>>> {
+    /// `drawn` hears of each one.
+    fn moment(&self, mut drawn: impl FnMut(usize)) -> Option<Vec<Option<(Arc<Capture>, u64)>>> {
         let boundaries: Vec<Option<(Arc<Capture>, u64)>> = self
             .members
             .iter()
-            .map(|member| {
+            .enumerate()
+            .map(|(index, member)| {
                 let capture = member.group.capture().filter(|_| member.failed.is_none())?;
                 let boundary = capture.pool.boundary();
+                drawn(index);
                 Some((capture, boundary))
             })
             .collect();
@@ -123,5 +126,82 @@ impl<'a> Cut<'a> {
         // The turns are held until the last one has its record.
         let mut members = self.members;
         members.iter_mut().enumerate().map(append).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        io::MemoryStorage,
+        resync::SourceReader,
+        store::{CreateOptions, OpenOptions, SourceState, Store, Tap, TapOptions},
+    };
+
+    struct Zeroes;
+
+    impl SourceReader for Zeroes {
+        fn read_at(&self, _: u64, buf: &mut [u8]) -> std::io::Result<()> {
+            buf.fill(0);
+            Ok(())
+        }
+    }
+
+    fn tapped() -> (Store, Tap) {
+        let create = CreateOptions { volume: "disk".into(), bytes: 1 << 20 };
+        let store = Store::create(Arc::new(MemoryStorage::new()), &create, OpenOptions::default()).unwrap();
+        let options = TapOptions { source: SourceState::Equal, pool_frames: 4, ..TapOptions::default() };
+        let tap = store.tap("disk", Arc::new(Zeroes), options).unwrap();
+        (store, tap)
+    }
+
+    /// Goal: a moment is one cut: with a write it holds every write that was acknowledged before. Method: three tapped stores; writes to each
+    /// pair of them, one after the other, at each pair of steps while the boundaries are drawn; whenever a moment is found, what lies
+    /// before its boundaries must not hold the later write without the earlier one.
+    #[test]
+    fn no_moment_holds_a_write_without_one_before_it() {
+        let (mut found, mut refused) = (0, 0);
+        for case in 0..3 * 3 * 4 * 4_usize {
+            let (first, second) = (case % 3, case / 3 % 3);
+            let (first_step, second_step) = (case / 9 % 4, case / 36);
+            if first_step > second_step {
+                continue;
+            }
+            let mut members: Vec<(Store, Tap)> = (0..3).map(|_| tapped()).collect();
+            members.sort_by_key(|(store, _)| store.id().0);
+            let groups: Vec<&Group> = members.iter().map(|(store, _)| &store.inner.group).collect();
+            let cut = Cut {
+                members: groups
+                    .iter()
+                    .map(|group| Member { group, turn: group.take_turn(), failed: None })
+                    .collect(),
+            };
+            // Step 0 is before the first boundary, step n behind that of the n-th store.
+            let write = |step: usize| {
+                for (store, _) in [(first, first_step), (second, second_step)].iter().filter(|w| w.1 == step)
+                {
+                    members[*store].1.capture(0, &[1; 512]).unwrap();
+                }
+            };
+            write(0);
+            let Some(boundaries) = cut.moment(|index| write(index + 1)) else {
+                assert!(second_step > 0, "case {case}: there was nothing between the boundaries");
+                refused += 1;
+                continue;
+            };
+            found += 1;
+            let has = |store: usize, step: usize| step <= store;
+            assert!(!has(second, second_step) || has(first, first_step), "case {case}");
+            for (at, boundary) in boundaries.into_iter().enumerate() {
+                let (capture, boundary) = boundary.unwrap();
+                let member = &cut.members[at];
+                member.group.drain_behind(&member.turn, &capture, boundary).unwrap();
+                let expected = [(first, first_step), (second, second_step)];
+                let expected =
+                    expected.iter().filter(|(store, step)| *store == at && has(*store, *step)).count();
+                assert_eq!(cut.tips()[at].0, Seq::new(len_u64(expected)), "case {case}");
+            }
+        }
+        assert!(found > 10 && refused > 10, "{found} found, {refused} refused");
     }
 }

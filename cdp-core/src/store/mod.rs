@@ -6,6 +6,7 @@
 mod across;
 mod bookmarks;
 mod import;
+mod newest;
 mod open;
 mod options;
 mod points;
@@ -17,6 +18,7 @@ mod volume;
 
 pub use across::{AcrossOutcome, MemberOutcome, bookmark_across, confirm_across};
 pub use import::ImportSource;
+pub use newest::{CommonPoint, newest_common_point};
 pub use options::{CreateOptions, OpenOptions};
 pub use points::{ExactRange, Gap, Granularity, RetainedPoint, Timeline};
 pub use recover::Recovery;

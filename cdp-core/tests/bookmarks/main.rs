@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod across;
+mod newest;
 mod quiesced;
 #[path = "../tap/source.rs"]
 #[allow(dead_code, reason = "shared with the tests of taps")]

@@ -43,7 +43,7 @@ pub(super) fn volume(id: u16, name: &str, bytes: u64, exists_from: u64) -> MetaR
 fn across(name: &str, count: usize, confirmed: bool, missing: u64) -> MetaRecord {
     let store = |index: usize| Uuid((u128::try_from(index).unwrap() * 3 + 1).to_be_bytes());
     let stores: Vec<Uuid> = (0..count).map(store).collect();
-    let missing: Vec<Uuid> = (0..count).filter(|at| missing >> at & 1 == 1).map(store).collect();
+    let missing: Vec<Uuid> = (0..count.min(64)).filter(|at| missing >> at & 1 == 1).map(store).collect();
     let state = match (confirmed, missing.is_empty()) {
         (false, _) => AcrossState::Unconfirmed,
         (true, true) => AcrossState::Complete,
