@@ -30,7 +30,7 @@ pub mod trace;
 pub mod units;
 pub mod verify;
 
-pub use bookmark::{Bookmark, BookmarkKind, NewBookmark, Quiesce};
+pub use bookmark::{Bookmark, BookmarkKind, BookmarkSchedule, NewBookmark, Quiesce};
 pub use capture::{Captured, Coalescing};
 pub use catalog::{GapReason, VolumeInfo};
 pub use error::{Damage, Error, PointUnavailable, Result, SeqTime};

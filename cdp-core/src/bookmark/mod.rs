@@ -5,11 +5,13 @@
 mod across;
 mod kind;
 mod quiesce;
+mod schedule;
 
 pub use across::{Across, AcrossState};
 pub use kind::BookmarkKind;
 pub use quiesce::Quiesce;
 pub(crate) use quiesce::{Gate, while_frozen};
+pub use schedule::BookmarkSchedule;
 
 use crate::{
     error::{Error, Result},

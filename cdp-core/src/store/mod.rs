@@ -12,6 +12,7 @@ mod options;
 mod points;
 mod recover;
 mod runner;
+mod schedule;
 mod stats;
 mod tap;
 mod volume;
@@ -60,6 +61,8 @@ pub(crate) struct Inner {
     pub read_only: bool,
     /// The resync of each tap.
     pub resyncs: Mutex<Vec<Arc<Mutex<Resync>>>>,
+    /// Bookmarks that are set by themselves.
+    pub scheduled: Mutex<schedule::Scheduled>,
     _lock: Box<dyn StorageLock>,
 }
 

@@ -96,6 +96,7 @@ impl Store {
                 recovery,
                 read_only: false,
                 resyncs: Mutex::default(),
+                scheduled: Mutex::default(),
                 _lock: lock,
             }),
         })
@@ -131,6 +132,7 @@ impl Store {
                 recovery: recovered.report.clone(),
                 read_only: false,
                 resyncs: Mutex::default(),
+                scheduled: Mutex::default(),
                 _lock: lock,
             }),
         };
@@ -198,6 +200,7 @@ impl Store {
                 recovery: report,
                 read_only: true,
                 resyncs: Mutex::default(),
+                scheduled: Mutex::default(),
                 _lock: lease,
             }),
         })

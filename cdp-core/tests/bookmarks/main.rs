@@ -5,6 +5,7 @@
 mod across;
 mod newest;
 mod quiesced;
+mod schedule;
 #[path = "../tap/source.rs"]
 #[allow(dead_code, reason = "shared with the tests of taps")]
 mod source;
