@@ -3,6 +3,7 @@
 use cdp_core::{
     Bookmark, Damage, SeqTime, Stats, Timeline, VolumeInfo,
     bookmark::Across,
+    capture::WriteCounts,
     store::{ExactRange, Gap, Granularity, RetainedPoint},
     text::{format_duration, format_time},
 };
@@ -358,6 +359,85 @@ pub struct VolumeStatDocument {
     pub lag_ns: u64,
     /// Bytes whose content the store does not have.
     pub dirty_bytes: u64,
+    /// What its writes looked like since the owner opened the store; only where there is an owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes: Option<WritesDocument>,
+}
+
+/// What the writes of a volume look like.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WritesDocument {
+    /// Writes.
+    pub writes: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Share of those that began where the one before had ended, 0 to 1.
+    pub sequential: f64,
+    /// By size: powers of two from 512 bytes to 16 MiB, those that occurred.
+    pub sizes: Vec<SizeDocument>,
+}
+
+/// Writes of a class of sizes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SizeDocument {
+    /// Largest size of the class, bytes.
+    pub up_to_bytes: u64,
+    /// Writes.
+    pub writes: u64,
+}
+
+impl From<&WriteCounts> for WritesDocument {
+    fn from(counts: &WriteCounts) -> Self {
+        Self {
+            writes: counts.writes,
+            bytes: counts.bytes,
+            sequential: ratio(counts.sequential, counts.writes),
+            sizes: counts
+                .classes()
+                .map(|(up_to_bytes, writes)| SizeDocument { up_to_bytes, writes })
+                .collect(),
+        }
+    }
+}
+
+/// What only an owner knows of a store as a whole.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LiveDocument {
+    /// Bytes that were captured and are not durable.
+    pub lag_bytes: u64,
+    /// Age of the oldest write that was captured and is not durable: what a crash would lose.
+    pub lag_ns: u64,
+    /// Bytes that coalescing took in for each that it let through; 1 without coalescing.
+    pub coalescing_ratio: f64,
+    /// The pool of the taps, when there was one.
+    pub pool: Option<PoolDocument>,
+}
+
+/// How full the pool of the taps is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PoolDocument {
+    /// Bytes that wait in it.
+    pub bytes: u64,
+    /// Frames of 1 MiB.
+    pub frames: u64,
+    /// Frames that are free.
+    pub frames_free: u64,
+}
+
+impl From<&Stats> for LiveDocument {
+    fn from(stats: &Stats) -> Self {
+        let pool = stats.pool.map(|pool| PoolDocument {
+            bytes: pool.bytes,
+            frames: pool.frames,
+            frames_free: pool.frames_free,
+        });
+        Self {
+            lag_bytes: stats.lag.bytes,
+            lag_ns: stats.lag.age_ns,
+            coalescing_ratio: stats.coalescing_ratio(),
+            pool,
+        }
+    }
 }
 
 /// What `stat` prints.
@@ -379,6 +459,9 @@ pub struct StatDocument {
     pub points: u64,
     /// Resident memory of the owner, or of this command when there is none.
     pub rss_bytes: u64,
+    /// What an owner is at; absent where there is none.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveDocument>,
     /// Each volume.
     pub volumes: Vec<VolumeStatDocument>,
 }
@@ -395,6 +478,7 @@ impl StatDocument {
             versions: stats.versions,
             points: stats.points,
             rss_bytes,
+            live: None,
             volumes: stats
                 .volumes
                 .iter()
@@ -404,6 +488,7 @@ impl StatDocument {
                     lag_bytes: volume.lag_bytes,
                     lag_ns: volume.lag_ns,
                     dirty_bytes: volume.dirty_bytes,
+                    writes: None,
                 })
                 .collect(),
         }

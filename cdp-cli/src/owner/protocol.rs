@@ -6,7 +6,7 @@
 use super::Role;
 use crate::{
     exit::Failure,
-    output::{BookmarkDocument, ReplayDocument, VolumeDocument, VolumeStatDocument},
+    output::{BookmarkDocument, LiveDocument, ReplayDocument, VolumeDocument, VolumeStatDocument},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -178,6 +178,9 @@ pub struct StatusReply {
     pub durable_seq: u64,
     /// State of each volume.
     pub volumes: Vec<VolumeStatDocument>,
+    /// What is under way; an owner of an older version does not say.
+    #[serde(default)]
+    pub live: Option<LiveDocument>,
 }
 
 /// What an owner sends.

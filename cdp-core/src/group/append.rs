@@ -134,6 +134,10 @@ impl Group {
         let open = append.open.as_mut().expect("a frame was opened for the part");
         if open.is_empty() {
             append.opened_at = self.shared.clock.now();
+            append.oldest_at = append.opened_at;
+        }
+        if let Some(arrived) = self.arrivals.of_taking(append.opened_at) {
+            append.oldest_at = append.oldest_at.min(arrived);
         }
         let (record, payload_at) = open.push(part, seq, time);
         let current = append.current.as_mut().expect("an open frame has a segment");
@@ -313,6 +317,7 @@ impl Group {
         let open = append.open.as_mut().expect("a frame was opened for the record");
         if open.is_empty() {
             append.opened_at = self.shared.clock.now();
+            append.oldest_at = append.opened_at;
         }
         let open = append.open.as_mut().expect("a frame was opened for the record");
         open.push_meta(body, time, |bytes| self.shared.key.digest(bytes));
@@ -412,7 +417,7 @@ impl Group {
     fn seal_frame(&self, append: &mut super::Append, open: OpenFrame) {
         let durable = FrameNo::new(self.durable_frame.load(Ordering::Acquire));
         let mut sealed = open.seal(append.covered_to, durable, self.manifest_records.load(Ordering::Acquire));
-        sealed.captured_at = append.opened_at;
+        sealed.captured_at = append.oldest_at;
         append.next_frame = sealed.header.frame.next();
         let covered_to = append.covered_to;
         let current = append.current.as_mut().expect("an open frame has a segment");
@@ -476,6 +481,7 @@ impl Group {
     /// Seals the open frame when it is older than `age_ns`.
     pub fn seal_aged(&self, age_ns: u64) {
         let now = self.shared.clock.now();
+        self.note_drained(now);
         let mut append = self.append.lock();
         let aged = now.get().abs_diff(append.opened_at.get()) >= age_ns;
         if aged && append.open.as_ref().is_some_and(|open| !open.is_empty()) {

@@ -21,7 +21,7 @@ use crate::{
     format::meta::MetaRecord,
     journal::{PreparedWrite, WriteKind},
     sabotage::Switch,
-    units::{SECTOR_BYTES, Sector, SectorRange, TimeNs, VolumeId},
+    units::{SECTOR_BYTES, Sector, SectorRange, TimeNs, VolumeId, len_u64},
 };
 use std::sync::Arc;
 
@@ -191,6 +191,12 @@ impl Group {
         self.append_captured(turn, taken.write(), data)
     }
 
+    /// Bytes, and time as it was given, of the captured write that could not be appended yet.
+    pub(super) fn held_back(&self) -> Option<(TimeNs, u64)> {
+        let state = self.drain_state.lock();
+        state.held.as_ref().map(|held| (held.write.time, len_u64(held.data.len())))
+    }
+
     /// Appends the write that an earlier drain could not.
     fn append_held(&self, turn: &Turn<'_>, capture: &Capture) -> Result<()> {
         let Some(held) = self.drain_state.lock().held.take() else { return Ok(()) };
@@ -245,7 +251,10 @@ impl Group {
             Kind::Zero => PreparedWrite::range(volume, range, WriteKind::Zero),
             Kind::Discard => PreparedWrite::range(volume, range, WriteKind::Discard),
         };
-        self.append_in_turn(turn, &prepared, Stamp::Captured(write.time), SeqRule::Next).map(|_| ())
+        self.arrivals.take(self.arrivals.of(write.time));
+        let appended = self.append_in_turn(turn, &prepared, Stamp::Captured(write.time), SeqRule::Next);
+        self.arrivals.taken();
+        appended.map(|_| ())
     }
 
     /// Opens the gaps that taps wish for.

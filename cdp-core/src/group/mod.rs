@@ -16,6 +16,7 @@ mod compare;
 mod cut;
 mod drain;
 mod interval;
+mod lag;
 mod lines;
 mod merge;
 mod read;
@@ -25,11 +26,12 @@ mod standing;
 
 pub(crate) use append::{Stamp, entries_of};
 pub(crate) use cut::Cut;
+pub use lag::Lag;
 pub(crate) use lines::SegmentLine;
 pub(crate) use segments::{Frozen, random_uuid};
 
 use crate::{
-    capture::{Capture, Coalescing},
+    capture::{Capture, Coalescing, WriteFigures},
     catalog::Catalog,
     error::{Error, Result},
     event::Events,
@@ -149,6 +151,8 @@ pub(crate) struct Append {
     pub open: Option<OpenFrame>,
     /// When the open frame took its first record, by the clock of the host.
     pub opened_at: TimeNs,
+    /// When the oldest write in the open frame arrived, by the clock of the host.
+    pub oldest_at: TimeNs,
 }
 
 /// Totals since the store was opened.
@@ -156,6 +160,10 @@ pub(crate) struct Append {
 pub(crate) struct Totals {
     pub source_bytes: AtomicU64,
     pub written_bytes: AtomicU64,
+    /// Bytes of data that waited for the end of an interval.
+    pub coalesced_bytes: AtomicU64,
+    /// Bytes of data that were left of them.
+    pub coalesced_stored_bytes: AtomicU64,
 }
 
 /// The group.
@@ -186,6 +194,8 @@ pub(crate) struct Group {
     capture: RwLock<Option<Arc<Capture>>>,
     drain_state: Mutex<drain::DrainState>,
     waiting: Mutex<interval::Waiting>,
+    arrivals: lag::Arrivals,
+    figures: RwLock<BTreeMap<VolumeId, Arc<WriteFigures>>>,
     /// Whether writes are coalesced; while they are not, nothing waits.
     coalesces: AtomicBool,
     /// Volumes whose tap ended without a clean end and whose gap is not on the timeline yet.
@@ -223,6 +233,7 @@ impl Group {
             current: None,
             open: None,
             opened_at: TimeNs::ZERO,
+            oldest_at: TimeNs::ZERO,
         };
         let left_behind = start.catalog.left_behind().collect();
         let coalescing = start.catalog.coalescing_now();
@@ -251,12 +262,22 @@ impl Group {
             capture: RwLock::new(None),
             drain_state: Mutex::new(drain::DrainState::default()),
             waiting: Mutex::new(interval::Waiting::new(coalescing)),
+            arrivals: lag::Arrivals::default(),
+            figures: RwLock::default(),
             coalesces: AtomicBool::new(coalescing != Coalescing::PerWrite),
             left_behind: Mutex::new(left_behind),
             events: Events::default(),
             totals: Totals::default(),
             shared,
         }
+    }
+
+    /// Where the writes of a volume are counted.
+    pub fn figures(&self, volume: VolumeId) -> Arc<WriteFigures> {
+        if let Some(figures) = self.figures.read().get(&volume) {
+            return figures.clone();
+        }
+        self.figures.write().entry(volume).or_default().clone()
     }
 
     /// The taps, when there are any.

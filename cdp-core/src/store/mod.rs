@@ -17,6 +17,7 @@ mod stats;
 mod tap;
 mod volume;
 
+pub use crate::group::Lag;
 pub use across::{AcrossOutcome, MemberOutcome, bookmark_across, confirm_across};
 pub use import::ImportSource;
 pub use newest::{CommonPoint, newest_common_point};
@@ -24,7 +25,7 @@ pub use options::{CreateOptions, OpenOptions};
 pub use points::{ExactRange, Gap, Granularity, RetainedPoint, Timeline};
 pub use recover::Recovery;
 pub use runner::{Budget, Runner, RunnerOptions, Stepped};
-pub use stats::{CaptureMode, Stats, VolumeStats};
+pub use stats::{CaptureMode, PoolUse, Stats, VolumeStats};
 pub use tap::{SourceState, Tap, TapOptions, TapStats};
 pub(crate) use volume::check_range;
 pub use volume::{ByteExtent, ChangedExtents, Volume};
