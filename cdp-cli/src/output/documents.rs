@@ -80,7 +80,7 @@ pub struct BookmarkDocument {
     pub inexact_volumes: Vec<String>,
     /// The other stores in which it was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub across: Option<AcrossDocument>,
+    pub across: Option<Box<AcrossDocument>>,
 }
 
 /// That a bookmark was set in several stores as one.
@@ -119,7 +119,7 @@ impl From<&Bookmark> for BookmarkDocument {
             locked: bookmark.locked,
             expires: bookmark.expires.map(format_time),
             inexact_volumes: bookmark.inexact_volumes.clone(),
-            across: bookmark.across.as_ref().map(Into::into),
+            across: bookmark.across.as_ref().map(|across| Box::new(across.into())),
         }
     }
 }
@@ -461,7 +461,7 @@ pub struct StatDocument {
     pub rss_bytes: u64,
     /// What an owner is at; absent where there is none.
     #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
-    pub live: Option<LiveDocument>,
+    pub live: Option<Box<LiveDocument>>,
     /// Each volume.
     pub volumes: Vec<VolumeStatDocument>,
 }

@@ -74,7 +74,7 @@ pub fn execute(store: &Store, request: &Request, events: &mut dyn Events) -> Out
 
 fn status(store: &Store) -> Outcome<Reply> {
     // Before the flush, which ends what they tell of.
-    let live = LiveDocument::from(&store.stats()?);
+    let live = Box::new(LiveDocument::from(&store.stats()?));
     let durable = store.flush()?;
     let rss_bytes = resident_bytes();
     let stats = store.stats()?;

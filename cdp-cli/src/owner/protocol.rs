@@ -180,7 +180,7 @@ pub struct StatusReply {
     pub volumes: Vec<VolumeStatDocument>,
     /// What is under way; an owner of an older version does not say.
     #[serde(default)]
-    pub live: Option<LiveDocument>,
+    pub live: Option<Box<LiveDocument>>,
 }
 
 /// What an owner sends.

@@ -10,7 +10,6 @@ pub const SIZE_CLASSES: usize = 16;
 const FIRST_POWER: u32 = 9;
 
 /// The class of a size in bytes: the first one that it fits into.
-#[expect(clippy::cast_possible_truncation, reason = "at most 15")]
 const fn class_of(bytes: u64) -> usize {
     let power = bytes.saturating_sub(1).checked_ilog2();
     let above = match power {

@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// Moments that are tried before production is called too busy.
 const ATTEMPTS: usize = 256;
 
+/// For each group that has taps and stands: its pool, and the order behind which nothing belongs to the moment.
+type Boundaries = Vec<Option<(Arc<Capture>, u64)>>;
+
 /// Groups that stand still at one moment.
 pub(crate) struct Cut<'a> {
     members: Vec<Member<'a>>,
@@ -68,8 +71,8 @@ impl<'a> Cut<'a> {
 
     /// A boundary in each pool such that nothing was reserved behind the first ones before the last was drawn.
     /// `drawn` hears of each one.
-    fn moment(&self, mut drawn: impl FnMut(usize)) -> Option<Vec<Option<(Arc<Capture>, u64)>>> {
-        let boundaries: Vec<Option<(Arc<Capture>, u64)>> = self
+    fn moment(&self, mut drawn: impl FnMut(usize)) -> Option<Boundaries> {
+        let boundaries: Boundaries = self
             .members
             .iter()
             .enumerate()
@@ -87,7 +90,7 @@ impl<'a> Cut<'a> {
     }
 
     /// Takes over what lies before the boundaries, and makes room for a record.
-    fn settle(&mut self, boundaries: Vec<Option<(Arc<Capture>, u64)>>) {
+    fn settle(&mut self, boundaries: Boundaries) {
         for (member, boundary) in self.members.iter_mut().zip(boundaries) {
             member.attempt(|group, turn| {
                 if let Some((capture, boundary)) = boundary {

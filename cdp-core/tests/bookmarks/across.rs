@@ -209,7 +209,7 @@ fn a_store_that_fails_is_named_by_the_others() {
     let storages: Vec<Arc<dyn Storage>> = (0..3)
         .map(|at| {
             let failing = failing.clone();
-            HookedStorage::new(Arc::new(MemoryStorage::new()), move |held| {
+            HookedStorage::over(Arc::new(MemoryStorage::new()), move |held| {
                 let fails = at == 1 && held && failing.load(Ordering::SeqCst);
                 if fails { Err(io::Error::other("no more")) } else { Ok(()) }
             })
@@ -261,7 +261,7 @@ fn at_every_crash_nobody_claims_more_than_is_there() {
             .iter()
             .map(|disk| {
                 let (calls, inner) = (calls.clone(), disk.clone());
-                HookedStorage::new(Arc::new(disk.clone()), move |_| {
+                HookedStorage::over(Arc::new(disk.clone()), move |_| {
                     match calls.fetch_add(1, Ordering::SeqCst) + 1 {
                         call if call < stop_at => {}
                         call if call == stop_at => inner.stop_at_call(inner.calls() + 1),

@@ -47,11 +47,11 @@ fn the_newest_exact_point_is_the_newest_that_opens() {
         let tapped = TapOptions { source: SourceState::Equal, pool_frames: 4, ..TapOptions::default() };
         let tap = store.tap("b", source.clone(), tapped).unwrap();
         let mut time = 1_000_000;
-        for step in 0..60 {
+        for step in 0..60_u8 {
             time += random.below(300) as u64;
             let at = TimeNs::new(time);
             let offset = random.below(16) * BLOCK;
-            let data = vec![step as u8 + 1; BLOCK];
+            let data = vec![step + 1; BLOCK];
             match random.below(14) {
                 0 => tap.suspend(),
                 1 => heal(&store, &tap),

@@ -52,7 +52,7 @@ pub struct HookedStorage {
 }
 
 impl HookedStorage {
-    pub fn new(
+    pub fn over(
         inner: Arc<dyn Storage>,
         hook: impl Fn(bool) -> io::Result<()> + Send + Sync + 'static,
     ) -> Arc<dyn Storage> {
@@ -69,7 +69,7 @@ impl HookedStorage {
             }
             Ok(())
         };
-        (Self::new(Arc::new(MemoryStorage::new()), hook), valve)
+        (Self::over(Arc::new(MemoryStorage::new()), hook), valve)
     }
 
     fn wrap(&self, inner: Arc<dyn Extent>) -> Arc<dyn Extent> {
