@@ -248,7 +248,6 @@ fn a_store_that_fails_is_named_by_the_others() {
 /// Goal: at every crash, what a store claims of the others is true, what it has is one cut, and what was unconfirmed can be confirmed by
 /// those who know. Method: two stores on simulated disks that stop at the same call, for each call of either disk in turn, and lose or keep
 /// what was not synced.
-#[cfg(feature = "testing")]
 #[test]
 fn at_every_crash_nobody_claims_more_than_is_there() {
     use cdp_core::io::simulated::{CrashPolicy, SimulatedStorage};

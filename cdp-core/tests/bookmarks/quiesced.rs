@@ -246,7 +246,6 @@ fn with_no_time_it_is_placed_or_refused() {
 
 /// Goal: faults of the storage at any moment end with production thawed, and what was reported as set is there after a crash. Method: the
 /// simulated disk fails or stops at each of its calls in turn.
-#[cfg(feature = "testing")]
 #[test]
 fn faults_at_every_call_thaw_production() {
     use cdp_core::io::simulated::{Call, CrashPolicy, Fault, SimulatedStorage};
