@@ -1,11 +1,13 @@
 //! Speed of the frame pool of the tap: 4 KiB writes from 1, 2 and 8 producers beside a consumer that discards, against a
-//! plain copy of the same bytes; then the latency of one call, as a table.
+//! plain copy of the same bytes; then the latency of one call, as a table, also of a whole tap in front of the pool.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use cdp_core::{
-    testing::pool::{Content, Item, Next, Pool, PoolOptions, Refused},
-    units::TimeNs,
+    dirty_map::{DirtyMap, Granularity},
+    sabotage::Sabotage,
+    testing::pool::{Captured, Content, Item, Next, Pool, PoolOptions, Refused, TapState},
+    units::{TimeNs, VolumeId},
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use std::{
@@ -13,7 +15,7 @@ use std::{
     io::IoSlice,
     sync::{
         Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -37,6 +39,23 @@ impl Target for Pool {
             Err(Refused::Exhausted { .. }) => false,
             Err(other) => panic!("{other:?}"),
         }
+    }
+}
+
+/// A tap in front of its pool: what a host calls, but for the look at the clock.
+struct Tapped<'a> {
+    pool: &'a Pool,
+    state: TapState,
+    wishes: AtomicUsize,
+}
+
+impl Target for Tapped<'_> {
+    fn write(&self, number: usize, data: &[u8]) -> bool {
+        let offset = (number as u64 % (1 << 20)) << 12;
+        let content = Content::Copied(&[IoSlice::new(data)]);
+        let item = Item { volume: 1, offset, time: TimeNs::new(number as u64), content };
+        let captured = self.state.capture(self.pool, &self.wishes, WRITE_BYTES as u64, item, None);
+        captured == Captured::Whole
     }
 }
 
@@ -189,6 +208,12 @@ fn table() {
         print_row("copy", 1, per_second, latencies(&pool, &plain, 1, per_second));
         for threads in [1, 2, 8] {
             print_row("put", threads, per_second, latencies(&pool, &pool, threads, per_second));
+        }
+        for threads in [1, 2, 8] {
+            let map = DirtyMap::new(4 << 30, Granularity::for_size(4 << 30)).unwrap();
+            let state = TapState::new(VolumeId::new(1), map, false, Sabotage::default());
+            let tap = Tapped { pool: &pool, state, wishes: AtomicUsize::new(0) };
+            print_row("tap", threads, per_second, latencies(&pool, &tap, threads, per_second));
         }
     }
 }

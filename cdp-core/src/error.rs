@@ -56,6 +56,9 @@ pub enum Error {
     /// The bookmark is locked.
     #[error("bookmark '{0}' is locked; unlock it first")]
     BookmarkLocked(String),
+    /// A bookmark found no place under the conditions asked for; the text says why. Nothing was recorded, and it may be tried again.
+    #[error("the bookmark was not set: {0}")]
+    NotPlaced(String),
     /// The point is well formed but cannot be opened.
     #[error("{0}")]
     PointUnavailable(Box<PointUnavailable>),

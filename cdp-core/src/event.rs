@@ -37,6 +37,8 @@ pub enum EventKind {
         /// What it said.
         error: String,
     },
+    /// The bookmark of a slot of the schedule could not be set; the text says why.
+    BookmarkMissed(String),
     /// A producer reserved room and did not come back; what it writes is marked.
     ProducerStalled,
     /// History was thinned as the policy asks for.
@@ -64,6 +66,7 @@ impl fmt::Display for EventKind {
             Self::StoreFailed(error) => write!(f, "captured writes wait for the store: {error}"),
             Self::StoreRecovered => f.write_str("the store takes captured writes again"),
             Self::SourceFailed { volume, error } => write!(f, "the source of volume {volume}: {error}"),
+            Self::BookmarkMissed(error) => write!(f, "a bookmark of the schedule is missing: {error}"),
             Self::ProducerStalled => f.write_str("a producer stalled; its range is copied later"),
             Self::Thinned { entries_dropped, segments_dropped } => {
                 write!(f, "thinned history: {entries_dropped} versions and {segments_dropped} segments went")

@@ -30,7 +30,7 @@ pub mod trace;
 pub mod units;
 pub mod verify;
 
-pub use bookmark::{Bookmark, BookmarkKind, NewBookmark};
+pub use bookmark::{Bookmark, BookmarkKind, BookmarkSchedule, NewBookmark, Quiesce};
 pub use capture::{Captured, Coalescing};
 pub use catalog::{GapReason, VolumeInfo};
 pub use error::{Damage, Error, PointUnavailable, Result, SeqTime};
@@ -40,6 +40,7 @@ pub use resync::SourceReader;
 pub use snapshot::Snapshot;
 pub use store::{
     Budget, CreateOptions, ImportSource, OpenOptions, Recovery, Runner, RunnerOptions, SourceState, Stats,
-    Stepped, Store, Tap, TapOptions, TapStats, Timeline, Volume,
+    Stepped, Store, Tap, TapOptions, TapStats, Timeline, Volume, bookmark_across, confirm_across,
+    newest_common_point,
 };
 pub use verify::CheckReport;

@@ -37,6 +37,8 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const APP_TYPE_BYTES_MAX: usize = 128;
 /// Longest comment of a bookmark, bytes.
 pub const COMMENT_BYTES_MAX: usize = 4096;
+/// Most stores that one bookmark is set across.
+pub const ACROSS_STORES_MAX: usize = 64;
 /// Longest retention policy, bytes of its canonical text.
 pub const POLICY_BYTES_MAX: usize = 64 << 10;
 /// Most windows of a retention policy.

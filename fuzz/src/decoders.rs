@@ -3,6 +3,7 @@
 use crate::pages::{seal, trimmed, u64_at};
 use cdp_core::{
     Bookmark, BookmarkKind, Coalescing,
+    bookmark::{Across, AcrossState},
     catalog::Catalog,
     format::{
         Malformed, PAGE_LEN, Uuid,
@@ -201,6 +202,7 @@ fn bookmark() -> Bookmark {
         locked: true,
         expires: Some(TimeNs::new(1_800_000_000_000_000_000)),
         inexact_volumes: vec!["disk".into()],
+        across: None,
     }
 }
 
@@ -217,6 +219,14 @@ fn metas() -> Vec<MetaRecord> {
         MetaRecord::VolumeIdsTaken(VolumeId::new(3)),
         MetaRecord::BookmarkAdded(bookmark()),
         MetaRecord::BookmarkLocked { name: "nightly-7".into(), locked: false },
+        MetaRecord::BookmarkAcross {
+            name: "nightly-7".into(),
+            across: Across {
+                id: Uuid([1; 16]),
+                stores: vec![Uuid([2; 16]), Uuid([3; 16]), Uuid([4; 16])],
+                state: AcrossState::Partial { missing: vec![Uuid([3; 16])] },
+            },
+        },
         MetaRecord::BookmarkRemoved("nightly-7".into()),
         MetaRecord::PolicySet("{}".into()),
         MetaRecord::CoalescingSet { behind: Seq::new(4), coalescing: Coalescing::IntervalNs(1_000_000_000) },

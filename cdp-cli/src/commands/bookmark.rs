@@ -86,6 +86,9 @@ pub(super) fn table(bookmarks: &[BookmarkDocument]) -> Table {
         if !bookmark.inexact_volumes.is_empty() {
             notes.push(format!("inexact: {}", bookmark.inexact_volumes.join(" ")));
         }
+        if let Some(across) = &bookmark.across {
+            notes.push(format!("across {} stores, {}", across.stores.len(), across.state));
+        }
         notes.extend(bookmark.comment.as_ref().map(|comment| format!("{comment:?}")));
         table.row([
             bookmark.name.clone(),

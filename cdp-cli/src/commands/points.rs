@@ -23,6 +23,9 @@ pub(super) fn human(points: &PointsDocument) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "oldest      seq {} ({})", points.oldest.seq, points.oldest.time);
     let _ = writeln!(text, "newest      seq {} ({})", points.newest.seq, points.newest.time);
+    if let Some(exact) = points.newest_exact.as_ref().filter(|exact| exact.seq != points.newest.seq) {
+        let _ = writeln!(text, "exact up to seq {} ({}) in all volumes", exact.seq, exact.time);
+    }
     let _ = writeln!(text, "covered to  {}\n", points.covered_to);
     let mut exact = Table::new(["every point of", "from seq", "to seq", "from", "to", "granularity"]);
     for range in &points.exact {

@@ -17,6 +17,7 @@ pub fn run(arguments: &StoreArguments) -> Outcome {
     if let Some(owner) = &reader.owner {
         // Only the owner knows what is under way.
         document.volumes.clone_from(&owner.volumes);
+        document.live.clone_from(&owner.live);
     }
     output::result(arguments.output.json, &document, human)?;
     reader.finish()
@@ -33,7 +34,17 @@ fn human(stat: &StatDocument) -> String {
     let _ = writeln!(text, "versions             {}", stat.versions);
     let _ = writeln!(text, "points               {}", stat.points);
     let _ = writeln!(text, "every state from     {}", stat.horizon);
-    let _ = writeln!(text, "memory               {}\n", output::human_size(stat.rss_bytes));
+    let _ = writeln!(text, "memory               {}", output::human_size(stat.rss_bytes));
+    if let Some(live) = &stat.live {
+        let (bytes, age) = (output::human_size(live.lag_bytes), format_duration(live.lag_ns));
+        let _ = writeln!(text, "not durable yet      {bytes}, {age}");
+        let _ = writeln!(text, "coalescing           {:.2}", live.coalescing_ratio);
+        if let Some(pool) = &live.pool {
+            let used = pool.frames.saturating_sub(pool.frames_free);
+            let _ = writeln!(text, "pool                 {used} of {} MiB", pool.frames);
+        }
+    }
+    text.push('\n');
     let mut table = Table::new(["volume", "mode", "behind", "behind by", "dirty"]);
     for volume in &stat.volumes {
         table.row([

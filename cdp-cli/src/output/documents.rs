@@ -2,6 +2,8 @@
 
 use cdp_core::{
     Bookmark, Damage, SeqTime, Stats, Timeline, VolumeInfo,
+    bookmark::Across,
+    capture::WriteCounts,
     retention::{HistorySize, TierSize},
     store::{ExactRange, Gap, Granularity, RetainedPoint, RetentionReport},
     text::{format_duration, format_time},
@@ -77,6 +79,33 @@ pub struct BookmarkDocument {
     pub expires: Option<String>,
     /// Volumes that were not fully captured when it was taken.
     pub inexact_volumes: Vec<String>,
+    /// The other stores in which it was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub across: Option<Box<AcrossDocument>>,
+}
+
+/// That a bookmark was set in several stores as one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AcrossDocument {
+    /// What the bookmarks have in common.
+    pub id: String,
+    /// `complete`, `partial` or `unconfirmed`.
+    pub state: String,
+    /// The stores that were to have it.
+    pub stores: Vec<String>,
+    /// Those of them that are known not to have it.
+    pub missing: Vec<String>,
+}
+
+impl From<&Across> for AcrossDocument {
+    fn from(across: &Across) -> Self {
+        Self {
+            id: across.id.to_string(),
+            state: across.state.as_str().to_owned(),
+            stores: across.stores.iter().map(ToString::to_string).collect(),
+            missing: across.missing().iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 impl From<&Bookmark> for BookmarkDocument {
@@ -91,6 +120,7 @@ impl From<&Bookmark> for BookmarkDocument {
             locked: bookmark.locked,
             expires: bookmark.expires.map(format_time),
             inexact_volumes: bookmark.inexact_volumes.clone(),
+            across: bookmark.across.as_ref().map(|across| Box::new(across.into())),
         }
     }
 }
@@ -199,6 +229,8 @@ pub struct PointsDocument {
     pub oldest: SeqTimeDocument,
     /// The newest state.
     pub newest: SeqTimeDocument,
+    /// The newest state that is exact for all volumes.
+    pub newest_exact: Option<SeqTimeDocument>,
     /// The clock at the last commit; later times cannot be opened.
     pub covered_to: String,
     /// Ranges in which every seq can be opened.
@@ -217,6 +249,7 @@ impl From<&Timeline> for PointsDocument {
             volumes: timeline.volumes.iter().map(Into::into).collect(),
             oldest: timeline.oldest.into(),
             newest: timeline.newest.into(),
+            newest_exact: timeline.newest_exact.map(Into::into),
             covered_to: format_time(timeline.covered_to),
             exact: timeline.exact.iter().map(Into::into).collect(),
             gaps: timeline.gaps.iter().map(Into::into).collect(),
@@ -354,6 +387,85 @@ pub struct VolumeStatDocument {
     pub lag_ns: u64,
     /// Bytes whose content the store does not have.
     pub dirty_bytes: u64,
+    /// What its writes looked like since the owner opened the store; only where there is an owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes: Option<WritesDocument>,
+}
+
+/// What the writes of a volume look like.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WritesDocument {
+    /// Writes.
+    pub writes: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Share of those that began where the one before had ended, 0 to 1.
+    pub sequential: f64,
+    /// By size: powers of two from 512 bytes to 16 MiB, those that occurred.
+    pub sizes: Vec<SizeClassDocument>,
+}
+
+/// Writes of a class of sizes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SizeClassDocument {
+    /// Largest size of the class, bytes.
+    pub up_to_bytes: u64,
+    /// Writes.
+    pub writes: u64,
+}
+
+impl From<&WriteCounts> for WritesDocument {
+    fn from(counts: &WriteCounts) -> Self {
+        Self {
+            writes: counts.writes,
+            bytes: counts.bytes,
+            sequential: ratio(counts.sequential, counts.writes),
+            sizes: counts
+                .classes()
+                .map(|(up_to_bytes, writes)| SizeClassDocument { up_to_bytes, writes })
+                .collect(),
+        }
+    }
+}
+
+/// What only an owner knows of a store as a whole.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LiveDocument {
+    /// Bytes that were captured and are not durable.
+    pub lag_bytes: u64,
+    /// Age of the oldest write that was captured and is not durable: what a crash would lose.
+    pub lag_ns: u64,
+    /// Bytes that coalescing took in for each that it let through; 1 without coalescing.
+    pub coalescing_ratio: f64,
+    /// The pool of the taps, when there was one.
+    pub pool: Option<PoolDocument>,
+}
+
+/// How full the pool of the taps is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PoolDocument {
+    /// Bytes that wait in it.
+    pub bytes: u64,
+    /// Frames of 1 MiB.
+    pub frames: u64,
+    /// Frames that are free.
+    pub frames_free: u64,
+}
+
+impl From<&Stats> for LiveDocument {
+    fn from(stats: &Stats) -> Self {
+        let pool = stats.pool.map(|pool| PoolDocument {
+            bytes: pool.bytes,
+            frames: pool.frames,
+            frames_free: pool.frames_free,
+        });
+        Self {
+            lag_bytes: stats.lag.bytes,
+            lag_ns: stats.lag.age_ns,
+            coalescing_ratio: stats.coalescing_ratio(),
+            pool,
+        }
+    }
 }
 
 /// What `stat` prints.
@@ -377,6 +489,9 @@ pub struct StatDocument {
     pub horizon: String,
     /// Resident memory of the owner, or of this command when there is none.
     pub rss_bytes: u64,
+    /// What an owner is at; absent where there is none.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub live: Option<Box<LiveDocument>>,
     /// Each volume.
     pub volumes: Vec<VolumeStatDocument>,
 }
@@ -394,6 +509,7 @@ impl StatDocument {
             points: stats.points,
             horizon: format_time(stats.horizon.time),
             rss_bytes,
+            live: None,
             volumes: stats
                 .volumes
                 .iter()
@@ -403,6 +519,7 @@ impl StatDocument {
                     lag_bytes: volume.lag_bytes,
                     lag_ns: volume.lag_ns,
                     dirty_bytes: volume.dirty_bytes,
+                    writes: None,
                 })
                 .collect(),
         }

@@ -8,7 +8,7 @@ use crate::{
     exit::{Failure, Outcome},
     image::ImageSource,
     interrupt::Interrupt,
-    output::{StatDocument, VolumeDocument},
+    output::{LiveDocument, StatDocument, VolumeDocument},
 };
 use cdp_core::{
     NewBookmark, Progress, Store,
@@ -82,14 +82,21 @@ pub fn execute(store: &Store, request: &Request, events: &mut dyn Events) -> Out
 }
 
 fn status(store: &Store) -> Outcome<Reply> {
+    // Before the flush, which ends what they tell of.
+    let live = Box::new(LiveDocument::from(&store.stats()?));
     let durable = store.flush()?;
     let rss_bytes = resident_bytes();
-    let statistics = StatDocument::new(&store.stats()?, rss_bytes);
+    let stats = store.stats()?;
+    let mut statistics = StatDocument::new(&stats, rss_bytes);
+    for (document, volume) in statistics.volumes.iter_mut().zip(&stats.volumes) {
+        document.writes = Some((&volume.writes).into());
+    }
     Ok(Reply::Status(StatusReply {
         pid: std::process::id(),
         rss_bytes,
         durable_seq: durable.get(),
         volumes: statistics.volumes,
+        live: Some(live),
     }))
 }
 

@@ -6,7 +6,9 @@
 use super::Role;
 use crate::{
     exit::Failure,
-    output::{BookmarkDocument, ReplayDocument, RetentionDocument, VolumeDocument, VolumeStatDocument},
+    output::{
+        BookmarkDocument, LiveDocument, ReplayDocument, RetentionDocument, VolumeDocument, VolumeStatDocument,
+    },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -185,6 +187,9 @@ pub struct StatusReply {
     pub durable_seq: u64,
     /// State of each volume.
     pub volumes: Vec<VolumeStatDocument>,
+    /// What is under way; an owner of an older version does not say.
+    #[serde(default)]
+    pub live: Option<Box<LiveDocument>>,
 }
 
 /// What an owner sends.

@@ -2,9 +2,16 @@
 //!
 //! A bookmark names the last seq before it and takes none; it has a time of its own. Names are unique in a store.
 
+mod across;
 mod kind;
+mod quiesce;
+mod schedule;
 
+pub use across::{Across, AcrossState};
 pub use kind::BookmarkKind;
+pub use quiesce::Quiesce;
+pub(crate) use quiesce::{Gate, while_frozen};
+pub use schedule::BookmarkSchedule;
 
 use crate::{
     error::{Error, Result},
@@ -33,6 +40,8 @@ pub struct Bookmark {
     pub expires: Option<TimeNs>,
     /// Volumes that were not exact when it was set.
     pub inexact_volumes: Vec<String>,
+    /// That it was set in several stores as one; see [`crate::store::bookmark_across`].
+    pub across: Option<Across>,
 }
 
 /// A bookmark to be set.
@@ -71,6 +80,16 @@ impl NewBookmark {
             at: None,
             time: None,
             require_exact: false,
+        }
+    }
+
+    /// Refuses one that names an older point, where only the newest makes sense.
+    pub(crate) fn validate_newest(&self) -> Result<()> {
+        match &self.at {
+            None | Some(Point::Latest) => Ok(()),
+            Some(at) => Err(Error::InvalidArgument(format!(
+                "this bookmark names the state at the moment in which it is set, and not {at}"
+            ))),
         }
     }
 

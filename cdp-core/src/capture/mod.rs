@@ -5,12 +5,14 @@
 //! copies marked blocks from the source.
 
 pub mod coalesce;
+pub mod figures;
 pub mod ladder;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "some of it is for models and benches"))]
 pub(crate) mod pool;
 pub(crate) mod tap;
 
 pub use coalesce::Coalescing;
+pub use figures::{WriteCounts, WriteFigures};
 pub use ladder::Mode;
 pub use tap::Captured;
 

@@ -8,8 +8,9 @@
 //! captured whole before the mark stays exact, and nothing that came after it is taken for exact.
 
 use super::{
+    figures::WriteFigures,
     ladder::{Ladder, Mode, Quiet},
-    pool::{Item, Pool, Refused},
+    pool::{Content, Item, Pool, Refused},
 };
 use crate::{
     catalog::GapReason,
@@ -17,7 +18,10 @@ use crate::{
     sabotage::{Sabotage, Switch},
     units::{TimeNs, VolumeId},
 };
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+};
 
 /// No wish.
 const NONE: u64 = u64::MAX;
@@ -66,6 +70,7 @@ pub struct TapState {
     newest_marked: AtomicU64,
     ended: AtomicBool,
     suspended: AtomicBool,
+    writes: Arc<WriteFigures>,
     /// Figures.
     pub counts: TapCounts,
 }
@@ -85,8 +90,20 @@ impl TapState {
             newest_marked: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
+            writes: Arc::default(),
             counts: TapCounts::default(),
         }
+    }
+
+    /// Counts writes where those of its volume are counted.
+    #[must_use]
+    pub fn counting_in(self, writes: Arc<WriteFigures>) -> Self {
+        Self { writes, ..self }
+    }
+
+    /// What its writes look like.
+    pub fn writes(&self) -> &WriteFigures {
+        &self.writes
     }
 
     /// The volume.
@@ -120,6 +137,9 @@ impl TapState {
         first: Option<Mode>,
     ) -> Captured {
         let (range, time) = (ByteRange::new(item.offset, length), item.time);
+        if !matches!(item.content, Content::Discard { .. }) {
+            self.writes.note(item.offset, length);
+        }
         let mode = self.ladder.mode();
         if first.is_some_and(|first| first != Mode::Bitmap && mode == Mode::Bitmap) {
             return Captured::Whole;

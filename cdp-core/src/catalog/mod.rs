@@ -105,6 +105,11 @@ impl Catalog {
                     bookmark.locked = *locked;
                 }
             }
+            MetaRecord::BookmarkAcross { name, across } => {
+                if let Some(bookmark) = self.bookmarks.get_mut(name) {
+                    bookmark.across = Some(across.clone());
+                }
+            }
             MetaRecord::PolicySet(text) => self.policy = Some(text.clone()),
             MetaRecord::GapOpened { volume, at, reason } => {
                 self.gaps.entry(*volume).or_default().opened(*at, *reason);
@@ -129,7 +134,7 @@ impl Catalog {
             bytes: info.bytes,
             exists_from: info.exists_from,
         });
-        let bookmarks = self.bookmarks.values().cloned().map(MetaRecord::BookmarkAdded);
+        let bookmarks = self.bookmarks.values().flat_map(bookmark_records);
         std::iter::once(MetaRecord::VolumeIdsTaken(self.next_volume))
             .chain(volumes)
             .chain(bookmarks)
@@ -224,6 +229,13 @@ impl Catalog {
     }
 }
 
+fn bookmark_records(bookmark: &Bookmark) -> impl Iterator<Item = MetaRecord> {
+    let name = bookmark.name.clone();
+    let across = bookmark.across.clone();
+    let added = MetaRecord::BookmarkAdded(Bookmark { across: None, ..bookmark.clone() });
+    std::iter::once(added).chain(across.map(|across| MetaRecord::BookmarkAcross { name, across }))
+}
+
 fn gap_records(volume: VolumeId, gaps: &Gaps) -> impl Iterator<Item = MetaRecord> + '_ {
     gaps.iter().flat_map(move |gap| {
         let opened = MetaRecord::GapOpened { volume, at: gap.opened, reason: gap.reason };
@@ -235,7 +247,11 @@ fn gap_records(volume: VolumeId, gaps: &Gaps) -> impl Iterator<Item = MetaRecord
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::TimeNs;
+    use crate::{
+        bookmark::{Across, AcrossState},
+        format::Uuid,
+        units::TimeNs,
+    };
 
     /// Goal: a checkpoint of the manifest leaves nothing out. Method: records that bring something into each part of a catalog.
     #[test]
@@ -256,7 +272,24 @@ mod tests {
                 locked: true,
                 expires: None,
                 inexact_volumes: vec!["a".into()],
+                across: None,
             }),
+            MetaRecord::BookmarkAcross {
+                name: "b".into(),
+                across: Across {
+                    id: Uuid([1; 16]),
+                    stores: vec![Uuid([2; 16]), Uuid([3; 16])],
+                    state: AcrossState::Complete,
+                },
+            },
+            MetaRecord::BookmarkAcross {
+                name: "gone".into(),
+                across: Across {
+                    id: Uuid([1; 16]),
+                    stores: vec![Uuid([2; 16])],
+                    state: AcrossState::Complete,
+                },
+            },
             MetaRecord::PolicySet("{}".into()),
             MetaRecord::GapOpened { volume, at: at(5), reason: GapReason::Overload },
             MetaRecord::GapClosed { volume, opened: Seq::new(5), at: at(7) },

@@ -3,15 +3,15 @@
 //! `0 kind (u16)   2 length of the body (u32)   6 body`. An unknown kind is an error: the store was written by a newer
 //! version, and says so in its superblock.
 
-use super::{Malformed, put_text, take, take_counter, take_text};
+use super::{Malformed, Uuid, put_text, take, take_counter, take_text, take_uuid};
 use crate::{
-    bookmark::{Bookmark, BookmarkKind, is_name},
+    bookmark::{Across, AcrossState, Bookmark, BookmarkKind, is_name},
     capture::Coalescing,
     catalog::{GapReason, TapRecord},
     error::SeqTime,
     limits::{
-        APP_TYPE_BYTES_MAX, COMMENT_BYTES_MAX, NAME_BYTES_MAX, POLICY_BYTES_MAX, VOLUME_BYTES_MAX,
-        VOLUMES_MAX,
+        ACROSS_STORES_MAX, APP_TYPE_BYTES_MAX, COMMENT_BYTES_MAX, NAME_BYTES_MAX, POLICY_BYTES_MAX,
+        VOLUME_BYTES_MAX, VOLUMES_MAX,
     },
     units::{SECTOR_BYTES, Seq, TimeNs, VolumeId, to_len},
 };
@@ -43,6 +43,13 @@ pub enum MetaRecord {
         name: String,
         /// Whether it is locked now.
         locked: bool,
+    },
+    /// A bookmark is one of several across stores. Without its bookmark it means nothing.
+    BookmarkAcross {
+        /// Its name.
+        name: String,
+        /// The others, and what is known of them.
+        across: Across,
     },
     /// A policy is in force; canonical JSON text.
     PolicySet(String),
@@ -90,6 +97,10 @@ const GAP_OPENED: u16 = 7;
 const GAP_CLOSED: u16 = 8;
 const TAP_SET: u16 = 9;
 const COALESCING_SET: u16 = 10;
+const BOOKMARK_ACROSS: u16 = 12;
+
+const ACROSS_UNCONFIRMED: u8 = 1;
+const ACROSS_CONFIRMED: u8 = 2;
 
 impl MetaRecord {
     /// Appends the record.
@@ -119,6 +130,11 @@ impl MetaRecord {
                 body.put_u8(u8::from(*locked));
                 put_text(&mut body, name);
                 BOOKMARK_LOCKED
+            }
+            Self::BookmarkAcross { name, across } => {
+                encode_across(across, &mut body);
+                put_text(&mut body, name);
+                BOOKMARK_ACROSS
             }
             Self::PolicySet(text) => {
                 body.put_u32_le(u32::try_from(text.len()).expect("policies are bounded"));
@@ -212,6 +228,10 @@ impl MetaRecord {
                     _ => return Err(Malformed("metadata: coalescing")),
                 },
             },
+            BOOKMARK_ACROSS => {
+                let across = decode_across(&mut body)?;
+                Self::BookmarkAcross { name: take_name(&mut body)?, across }
+            }
             _ => return Err(Malformed("metadata: unknown kind")),
         };
         if body.is_empty() { Ok(record) } else { Err(Malformed("metadata: bytes behind the record")) }
@@ -293,5 +313,43 @@ fn decode_bookmark(input: &mut &[u8]) -> Result<Bookmark, Malformed> {
         return Err(Malformed("metadata: more volumes than the limit"));
     }
     let inexact_volumes = (0..count).map(|_| take_name(input)).collect::<Result<_, Malformed>>()?;
-    Ok(Bookmark { name, kind, app, comment, seq, time, locked, expires, inexact_volumes })
+    Ok(Bookmark { name, kind, app, comment, seq, time, locked, expires, inexact_volumes, across: None })
+}
+
+fn encode_across(across: &Across, out: &mut Vec<u8>) {
+    let bit =
+        |missing: &Uuid| across.stores.iter().position(|store| store == missing).map_or(0, |at| 1 << at);
+    out.put_slice(&across.id.0);
+    out.put_u8(match across.state {
+        AcrossState::Unconfirmed => ACROSS_UNCONFIRMED,
+        AcrossState::Complete | AcrossState::Partial { .. } => ACROSS_CONFIRMED,
+    });
+    out.put_u8(u8::try_from(across.stores.len()).expect("stores are bounded"));
+    out.put_u64_le(across.missing().iter().map(bit).fold(0_u64, |bits, bit| bits | bit));
+    across.stores.iter().for_each(|store| out.put_slice(&store.0));
+}
+
+fn decode_across(input: &mut &[u8]) -> Result<Across, Malformed> {
+    let id = take_uuid(input)?;
+    let state = input.try_get_u8()?;
+    let count = usize::from(input.try_get_u8()?);
+    let bits = input.try_get_u64_le()?;
+    if count == 0 || count > ACROSS_STORES_MAX {
+        return Err(Malformed("metadata: number of stores"));
+    }
+    let all = u64::MAX >> (u64::BITS - u32::try_from(count).unwrap_or(u64::BITS));
+    let stores = (0..count).map(|_| take_uuid(input)).collect::<Result<Vec<Uuid>, Malformed>>()?;
+    if !stores.is_sorted_by(|a, b| a.0 < b.0) {
+        return Err(Malformed("metadata: stores that do not ascend"));
+    }
+    let state = match state {
+        ACROSS_UNCONFIRMED if bits == 0 => AcrossState::Unconfirmed,
+        ACROSS_CONFIRMED if bits == 0 => AcrossState::Complete,
+        ACROSS_CONFIRMED if bits & !all == 0 && bits != all => {
+            let missing = stores.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
+            AcrossState::Partial { missing: missing.map(|(_, store)| *store).collect() }
+        }
+        _ => return Err(Malformed("metadata: state of a bookmark across stores")),
+    };
+    Ok(Across { id, stores, state })
 }

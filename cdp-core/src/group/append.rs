@@ -134,6 +134,10 @@ impl Group {
         let open = append.open.as_mut().expect("a frame was opened for the part");
         if open.is_empty() {
             append.opened_at = self.shared.clock.now();
+            append.oldest_at = append.opened_at;
+        }
+        if let Some(arrived) = self.arrivals.of_taking(append.opened_at) {
+            append.oldest_at = append.oldest_at.min(arrived);
         }
         let (record, payload_at) = open.push(part, seq, time);
         let current = append.current.as_mut().expect("an open frame has a segment");
@@ -194,44 +198,81 @@ impl Group {
         make: impl FnOnce(Seq, TimeNs) -> Result<Vec<MetaRecord>>,
         covered: Option<TimeNs>,
     ) -> Result<()> {
-        let frame = {
-            let turn = self.take_turn();
-            if !self.shared.sabotage.on(Switch::BookmarkUndrained) {
-                self.drain_captured(&turn)?;
-            }
-            self.settle(&turn, true)?;
-            let (seq, newest) = {
-                let append = self.append.lock();
-                (append.last_seq, append.newest_time)
-            };
-            self.append_records(&turn, make(seq, newest)?, covered)?
-        };
+        let frame = self.place_meta(make, covered, || Ok(()))?;
+        self.make_durable(frame)
+    }
+
+    /// Waits, working, until a frame that [`Group::place_meta`] returned is durable.
+    pub fn make_durable(&self, frame: FrameNo) -> Result<()> {
         self.seal_below(frame.next());
         self.wait_durable(frame.next())
     }
 
-    /// Appends metadata records; returns the frame of the last one. Not yet durable.
-    pub(super) fn append_records(
+    /// Appends metadata records to one frame, which is returned; not yet durable. `admit` has the last word: what it refuses leaves
+    /// nothing behind.
+    pub fn place_meta(
+        &self,
+        make: impl FnOnce(Seq, TimeNs) -> Result<Vec<MetaRecord>>,
+        covered: Option<TimeNs>,
+        admit: impl FnOnce() -> Result<()>,
+    ) -> Result<FrameNo> {
+        let turn = self.take_turn();
+        if !self.shared.sabotage.on(Switch::BookmarkUndrained) {
+            self.drain_captured(&turn)?;
+        }
+        self.settle(&turn, true)?;
+        let (seq, newest) = {
+            let append = self.append.lock();
+            (append.last_seq, append.newest_time)
+        };
+        self.append_together(&turn, &make(seq, newest)?, covered, admit)
+    }
+
+    /// Takes over what was captured and makes room, so that a bookmark to come finds its place at once.
+    pub fn make_way(&self) -> Result<()> {
+        let turn = self.take_turn();
+        self.check_writable()?;
+        self.drain_captured(&turn)?;
+        self.reserve_room(Purpose::Metadata, 2, 2 * len_u64(FRAME_BYTES_MAX), 0)
+    }
+
+    /// Appends metadata records to one frame, so that after a crash there are all of them or none; returns the frame. Not yet durable.
+    /// `admit` is asked when nothing can fail any more, under the lock in which their place is taken. There is at least one record.
+    pub(super) fn append_together(
         &self,
         _turn: &Turn<'_>,
-        records: Vec<MetaRecord>,
+        records: &[MetaRecord],
         covered: Option<TimeNs>,
+        admit: impl FnOnce() -> Result<()>,
     ) -> Result<FrameNo> {
         self.check_writable()?;
         self.reserve_room(Purpose::Metadata, 2, 2 * len_u64(FRAME_BYTES_MAX), 0)?;
-        let mut frame = FrameNo::ZERO;
-        for record in records {
-            let body = encoded(&record);
-            let mut append = self.open_frame(|open| open.fits_meta(body.len()))?;
-            if let Some(time) = covered {
-                append.covered_to = append.covered_to.max(time);
-            }
-            let newest = append.newest_time;
-            frame = self.push_meta(&mut append, &record, &body, newest);
-            drop(append);
-            self.catalog.write().apply(&record);
+        let bodies: Vec<Vec<u8>> = records.iter().map(encoded).collect();
+        let lens: Vec<usize> = bodies.iter().map(Vec::len).collect();
+        let mut append = self.open_frame(|open| open.is_empty() || open.fits_metas(&lens))?;
+        admit()?;
+        if let Some(time) = covered {
+            append.covered_to = append.covered_to.max(time);
         }
+        let newest = append.newest_time;
+        let mut frame = append.next_frame;
+        for (record, body) in records.iter().zip(&bodies) {
+            frame = self.push_meta(&mut append, record, body, newest);
+        }
+        drop(append);
+        let mut catalog = self.catalog.write();
+        records.iter().for_each(|record| catalog.apply(record));
         Ok(frame)
+    }
+
+    /// Appends metadata records to one frame, which is returned. Not yet durable.
+    pub(super) fn append_records(
+        &self,
+        turn: &Turn<'_>,
+        records: Vec<MetaRecord>,
+        covered: Option<TimeNs>,
+    ) -> Result<FrameNo> {
+        self.append_together(turn, &records, covered, || Ok(()))
     }
 
     /// Takes one seq for a change of the timeline, and appends the records that say which: in one frame, so that after a crash there is
@@ -276,6 +317,7 @@ impl Group {
         let open = append.open.as_mut().expect("a frame was opened for the record");
         if open.is_empty() {
             append.opened_at = self.shared.clock.now();
+            append.oldest_at = append.opened_at;
         }
         let open = append.open.as_mut().expect("a frame was opened for the record");
         open.push_meta(body, time, |bytes| self.shared.key.digest(bytes));
@@ -381,7 +423,7 @@ impl Group {
     fn seal_frame(&self, append: &mut super::Append, open: OpenFrame) {
         let durable = FrameNo::new(self.durable_frame.load(Ordering::Acquire));
         let mut sealed = open.seal(append.covered_to, durable, self.manifest_records.load(Ordering::Acquire));
-        sealed.captured_at = append.opened_at;
+        sealed.captured_at = append.oldest_at;
         append.next_frame = sealed.header.frame.next();
         let covered_to = append.covered_to;
         let current = append.current.as_mut().expect("an open frame has a segment");
@@ -445,6 +487,7 @@ impl Group {
     /// Seals the open frame when it is older than `age_ns`.
     pub fn seal_aged(&self, age_ns: u64) {
         let now = self.shared.clock.now();
+        self.note_drained(now);
         let mut append = self.append.lock();
         let aged = now.get().abs_diff(append.opened_at.get()) >= age_ns;
         if aged && append.open.as_ref().is_some_and(|open| !open.is_empty()) {

@@ -155,21 +155,6 @@ impl Group {
 
 /// Figures for statistics.
 impl Group {
-    /// Bytes captured that are not durable yet.
-    pub fn undurable_bytes(&self) -> u64 {
-        let flight: u64 = self.commit.lock().frames().map(|frame| len_u64(frame.bytes().len())).sum();
-        flight + self.append.lock().open.as_ref().map_or(0, |open| open.payload_bytes())
-    }
-
-    /// Age of the oldest write that is not durable yet, nanoseconds, by the clock of the host.
-    pub fn lag_ns(&self) -> u64 {
-        let now = self.shared.clock.now().get();
-        let oldest = self.commit.lock().frames().map(|frame| frame.captured_at).next();
-        let append = self.append.lock();
-        let open = append.open.as_ref().filter(|open| !open.is_empty()).map(|_| append.opened_at);
-        oldest.or(open).map_or(0, |time| now.saturating_sub(time.get()))
-    }
-
     /// Bytes that the source wrote to segments that are not sealed.
     pub fn unsealed_source_bytes(&self) -> u64 {
         let current = self.append.lock().current.as_ref().map_or(0, |current| current.source_bytes);

@@ -21,7 +21,7 @@ use crate::{
     format::meta::MetaRecord,
     journal::{PreparedWrite, WriteKind},
     sabotage::Switch,
-    units::{SECTOR_BYTES, Sector, SectorRange, TimeNs, VolumeId},
+    units::{SECTOR_BYTES, Sector, SectorRange, TimeNs, VolumeId, len_u64},
 };
 use std::sync::Arc;
 
@@ -76,6 +76,14 @@ impl Group {
         let Some(capture) = self.capture() else { return Ok(()) };
         let behind = capture.pool.boundary();
         self.drain(turn, &capture, Reach::Behind(behind))
+    }
+
+    /// Takes over everything up to a boundary of the pool, and nothing behind it.
+    ///
+    /// # Errors
+    /// As [`Group::drain_captured`].
+    pub(super) fn drain_behind(&self, turn: &Turn<'_>, capture: &Capture, boundary: u64) -> Result<()> {
+        self.drain(turn, capture, Reach::Behind(boundary))
     }
 
     /// Opens the gaps of volumes whose tap ended without a clean end, before anything else takes its place on the timeline: their
@@ -195,6 +203,12 @@ impl Group {
         self.append_captured(turn, taken.write(), data)
     }
 
+    /// Bytes, and time as it was given, of the captured write that could not be appended yet.
+    pub(super) fn held_back(&self) -> Option<(TimeNs, u64)> {
+        let state = self.drain_state.lock();
+        state.held.as_ref().map(|held| (held.write.time, len_u64(held.data.len())))
+    }
+
     /// Appends the write that an earlier drain could not.
     fn append_held(&self, turn: &Turn<'_>, capture: &Capture) -> Result<()> {
         let Some(held) = self.drain_state.lock().held.take() else { return Ok(()) };
@@ -249,7 +263,10 @@ impl Group {
             Kind::Zero => PreparedWrite::range(volume, range, WriteKind::Zero),
             Kind::Discard => PreparedWrite::range(volume, range, WriteKind::Discard),
         };
-        self.append_in_turn(turn, &prepared, Stamp::Captured(write.time), SeqRule::Next).map(|_| ())
+        self.arrivals.take(self.arrivals.of(write.time));
+        let appended = self.append_in_turn(turn, &prepared, Stamp::Captured(write.time), SeqRule::Next);
+        self.arrivals.taken();
+        appended.map(|_| ())
     }
 
     /// Opens the gaps that taps wish for.
@@ -443,5 +460,6 @@ fn end_of_gap(volume: &str, at: SeqTime) -> Bookmark {
         locked: false,
         expires: None,
         inexact_volumes: Vec::new(),
+        across: None,
     }
 }

@@ -8,6 +8,7 @@
 use super::{
     Group,
     append::{SeqRule, Stamp, Turn, time_of},
+    lag::Arrival,
     space::Purpose,
 };
 use crate::{
@@ -36,12 +37,25 @@ pub(crate) struct Waiting {
     coalescing: Coalescing,
     interval: Interval,
     source_bytes: u64,
+    /// Bytes of data, with what was overwritten since.
+    data_bytes: u64,
+    since: Option<Arrival>,
 }
 
 impl Waiting {
     /// Nothing waits yet.
     pub fn new(coalescing: Coalescing) -> Self {
         Self { coalescing, ..Self::default() }
+    }
+
+    /// Bytes of data that wait.
+    pub fn bytes(&self) -> u64 {
+        self.interval.bytes()
+    }
+
+    /// When the first write that waits arrived.
+    pub(super) fn since(&self) -> Option<Arrival> {
+        self.since
     }
 }
 
@@ -125,6 +139,8 @@ impl Group {
         let mut waiting = self.waiting.lock();
         waiting.interval.add(volume, range, content, time);
         waiting.source_bytes += write.source_bytes();
+        waiting.data_bytes += len_u64(data.len());
+        waiting.since.get_or_insert_with(|| self.arrivals.of(time));
         Ok(Some(Seq::new(last_seq.get() + waiting.interval.writes())))
     }
 
@@ -150,11 +166,23 @@ impl Group {
         let room = bytes + len_u64(frames * (FRAME_BYTES_MAX - FRAME_PAYLOAD_BYTES_MAX) + runs * 8192);
         let entries = usize::try_from(bytes / 512).unwrap_or(usize::MAX) + 64 * records;
         self.reserve_room(Purpose::Data, frames, room, entries)?;
-        let (coalesced, source_bytes) = {
+        let (coalesced, source_bytes, data_bytes, since) = {
             let mut waiting = self.waiting.lock();
-            (waiting.interval.take(), std::mem::take(&mut waiting.source_bytes))
+            let source_bytes = std::mem::take(&mut waiting.source_bytes);
+            let data_bytes = std::mem::take(&mut waiting.data_bytes);
+            (waiting.interval.take(), source_bytes, data_bytes, waiting.since.take())
         };
+        self.totals.coalesced_bytes.fetch_add(data_bytes, Ordering::Relaxed);
+        let stored = coalesced.runs.iter().map(|run| match &run.content {
+            RunContent::Data(data) => len_u64(data.len()),
+            RunContent::Zero | RunContent::Discard => 0,
+        });
+        self.totals.coalesced_stored_bytes.fetch_add(stored.sum(), Ordering::Relaxed);
+        if let Some(since) = since {
+            self.arrivals.take(since);
+        }
         self.append_coalesced(turn, coalesced, ends);
+        self.arrivals.taken();
         self.totals.source_bytes.fetch_add(source_bytes, Ordering::Relaxed);
         Ok(())
     }

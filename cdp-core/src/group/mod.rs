@@ -3,7 +3,7 @@
 //! The life of a write: [`append`] takes it into the open frame and the memtable, where reads see it; [`commit`] writes and syncs
 //! frames; [`segments`] makes new segments ready and seals full ones with their index; [`merge`] keeps the number of index runs
 //! small; [`relocate`] saves what is in memory when a segment fails; [`drain`] takes over what taps have captured;
-//! [`interval`] lets writes wait that are coalesced.
+//! [`interval`] lets writes wait that are coalesced; [`cut`] brings several groups to one moment.
 //!
 //! Locks, in the order in which they may be taken: `bookmarks_at_points` > `turn` (one appender at a time, may wait for I/O) > `manifest` (serialises
 //! manifest edits, may wait for I/O) > `pins` (held across the manifest edit that takes points away) > `append` (the open frame; a memory copy at most) > `commit`, `flight`, `view`, `catalog`,
@@ -13,8 +13,10 @@
 mod append;
 mod commit;
 mod compare;
+mod cut;
 mod drain;
 mod interval;
+mod lag;
 mod lines;
 mod merge;
 mod outline;
@@ -26,12 +28,14 @@ mod standing;
 mod thin;
 
 pub(crate) use append::{Stamp, entries_of};
+pub(crate) use cut::Cut;
+pub use lag::Lag;
 pub(crate) use lines::SegmentLine;
 pub(crate) use segments::{Frozen, random_uuid};
 pub(crate) use thin::ThinGoal;
 
 use crate::{
-    capture::{Capture, Coalescing},
+    capture::{Capture, Coalescing, WriteFigures},
     catalog::Catalog,
     error::{Error, Result},
     event::Events,
@@ -154,6 +158,8 @@ pub(crate) struct Append {
     pub open: Option<OpenFrame>,
     /// When the open frame took its first record, by the clock of the host.
     pub opened_at: TimeNs,
+    /// When the oldest write in the open frame arrived, by the clock of the host.
+    pub oldest_at: TimeNs,
 }
 
 /// Totals since the store was opened.
@@ -161,6 +167,10 @@ pub(crate) struct Append {
 pub(crate) struct Totals {
     pub source_bytes: AtomicU64,
     pub written_bytes: AtomicU64,
+    /// Bytes of data that waited for the end of an interval.
+    pub coalesced_bytes: AtomicU64,
+    /// Bytes of data that were left of them.
+    pub coalesced_stored_bytes: AtomicU64,
 }
 
 /// The group.
@@ -191,6 +201,8 @@ pub(crate) struct Group {
     capture: RwLock<Option<Arc<Capture>>>,
     drain_state: Mutex<drain::DrainState>,
     waiting: Mutex<interval::Waiting>,
+    arrivals: lag::Arrivals,
+    figures: RwLock<BTreeMap<VolumeId, Arc<WriteFigures>>>,
     /// Whether writes are coalesced; while they are not, nothing waits.
     coalesces: AtomicBool,
     /// Volumes whose tap ended without a clean end and whose gap is not on the timeline yet.
@@ -233,6 +245,7 @@ impl Group {
             current: None,
             open: None,
             opened_at: TimeNs::ZERO,
+            oldest_at: TimeNs::ZERO,
         };
         let outline = start.manifest.state().outline.clone();
         let left_behind = start.catalog.left_behind().collect();
@@ -262,6 +275,8 @@ impl Group {
             capture: RwLock::new(None),
             drain_state: Mutex::new(drain::DrainState::default()),
             waiting: Mutex::new(interval::Waiting::new(coalescing)),
+            arrivals: lag::Arrivals::default(),
+            figures: RwLock::default(),
             coalesces: AtomicBool::new(coalescing != Coalescing::PerWrite),
             left_behind: Mutex::new(left_behind),
             outline: RwLock::new(Arc::new(outline)),
@@ -272,6 +287,14 @@ impl Group {
             totals: Totals::default(),
             shared,
         }
+    }
+
+    /// Where the writes of a volume are counted.
+    pub fn figures(&self, volume: VolumeId) -> Arc<WriteFigures> {
+        if let Some(figures) = self.figures.read().get(&volume) {
+            return figures.clone();
+        }
+        self.figures.write().entry(volume).or_default().clone()
     }
 
     /// The taps, when there are any.

@@ -88,6 +88,31 @@ impl Group {
         Ok((before, after))
     }
 
+    /// The newest point in a range of seqs, both ends included.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub fn newest_point_within(&self, from: Seq, to: Seq) -> Result<Option<Seq>> {
+        let mut at = to;
+        loop {
+            if self.is_point(at)? {
+                return Ok(Some(at));
+            }
+            // States that no record completes are none, unless a bookmark names them, and then it is a point above.
+            let completed = self.completed_before(at)?;
+            let named = self.newest_bookmark_before(at);
+            match completed.max(named).filter(|before| *before >= from) {
+                Some(before) => at = before,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn newest_bookmark_before(&self, seq: Seq) -> Option<Seq> {
+        let catalog = self.catalog.read();
+        catalog.bookmarks().map(|bookmark| bookmark.seq).filter(|named| *named < seq).max()
+    }
+
     /// The record that completes the first seq at or after this one.
     fn completing(&self, seq: Seq) -> Result<Option<Record>> {
         let lines = self.lines_of_seqs();

@@ -3,8 +3,11 @@
 //! [`Store`] and [`Volume`] are cheap handles of the same store. Without a [`Runner`] the library does all work in the threads that
 //! call it, and the host calls [`Store::step`] for what is due in the background.
 
+mod across;
+mod bookmarks;
 mod history;
 mod import;
+mod newest;
 mod open;
 mod options;
 mod points;
@@ -12,23 +15,26 @@ mod recover;
 mod retention;
 mod room;
 mod runner;
+mod schedule;
 mod stats;
 mod tap;
 mod volume;
 
+pub use crate::group::Lag;
+pub use across::{AcrossOutcome, MemberOutcome, bookmark_across, confirm_across};
 pub use import::ImportSource;
+pub use newest::{CommonPoint, newest_common_point};
 pub use options::{CreateOptions, OpenOptions};
 pub use points::{ExactRange, Gap, Granularity, RetainedPoint, Timeline};
 pub use recover::Recovery;
 pub use retention::RetentionReport;
 pub use runner::{Budget, Runner, RunnerOptions, Stepped};
-pub use stats::{CaptureMode, Stats, VolumeStats};
+pub use stats::{CaptureMode, PoolUse, Stats, VolumeStats};
 pub use tap::{SourceState, Tap, TapOptions, TapStats};
 pub(crate) use volume::check_range;
 pub use volume::{ByteExtent, ChangedExtents, Volume};
 
 use crate::{
-    bookmark::{Bookmark, NewBookmark},
     capture::Coalescing,
     catalog::VolumeInfo,
     error::{Error, Result, SeqTime},
@@ -36,7 +42,6 @@ use crate::{
     group::Group,
     io::StorageLock,
     limits::{VOLUME_BYTES_MAX, VOLUMES_MAX},
-    point::Point,
     restore::Progress,
     resync::Resync,
     retention::Policy,
@@ -62,6 +67,8 @@ pub(crate) struct Inner {
     /// The resync of each tap.
     pub resyncs: Mutex<Vec<Arc<Mutex<Resync>>>>,
     pub background: room::Background,
+    /// Bookmarks that are set by themselves.
+    pub scheduled: Mutex<schedule::Scheduled>,
     _lock: Box<dyn StorageLock>,
 }
 
@@ -176,104 +183,6 @@ impl Store {
         group.cover(group.shared.clock.now());
         group.flush()?;
         group.vouch(true)
-    }
-
-    /// Sets a bookmark; durable when this returns, with everything written before it.
-    ///
-    /// # Errors
-    /// `Exists`, `InvalidArgument`, `PointUnavailable` for its point, `ReadOnly`, `NoSpace`, `Io`, `Poisoned`.
-    pub fn add_bookmark(&self, new: &NewBookmark) -> Result<Bookmark> {
-        new.validate()?;
-        let group = self.owner()?;
-        let at = new.at.as_ref().filter(|at| **at != Point::Latest);
-        // Retention does not take the point away before the bookmark is there.
-        let _gate = at.map(|_| group.bookmarks_at_points.read());
-        let named = at.map(|at| self.resolve_kept(at)).transpose()?;
-        let mut made = None;
-        let covered = new.time.filter(|_| named.is_none());
-        group.append_meta(
-            |seq, newest| {
-                if group.catalog.read().bookmark(&new.name).is_some() {
-                    return Err(Error::Exists { what: "bookmark", name: new.name.clone() });
-                }
-                let inexact = match named {
-                    Some(point) => self.inexact_at(point.seq),
-                    None => group.inexact_volumes(),
-                };
-                if new.require_exact && !inexact.is_empty() {
-                    let reason = format!("not exact there: {}", inexact.join(", "));
-                    let point = new.at.clone().unwrap_or(Point::Latest);
-                    return Err(self.unavailable(&point, named.map_or(seq, |point| point.seq), reason));
-                }
-                let (seq, own_time) = match named {
-                    Some(point) => (point.seq, point.time),
-                    None => (seq, group.shared.clock.now().max(newest)),
-                };
-                let bookmark = Bookmark {
-                    name: new.name.clone(),
-                    kind: new.kind,
-                    app: new.app.clone(),
-                    comment: new.comment.clone(),
-                    seq,
-                    time: new.time.unwrap_or(own_time),
-                    locked: new.locked,
-                    expires: new.expires,
-                    inexact_volumes: inexact,
-                };
-                made = Some(bookmark.clone());
-                Ok(vec![MetaRecord::BookmarkAdded(bookmark)])
-            },
-            covered,
-        )?;
-        Ok(made.expect("the record was made"))
-    }
-
-    /// Removes a bookmark; durable when this returns.
-    ///
-    /// # Errors
-    /// `NotFound`, `BookmarkLocked`, `ReadOnly`, `NoSpace`, `Io`, `Poisoned`.
-    pub fn delete_bookmark(&self, name: &str) -> Result<()> {
-        let group = self.owner()?;
-        group.append_meta(
-            |_, _| {
-                if self.bookmark(name)?.locked {
-                    return Err(Error::BookmarkLocked(name.to_owned()));
-                }
-                Ok(vec![MetaRecord::BookmarkRemoved(name.to_owned())])
-            },
-            None,
-        )
-    }
-
-    /// Locks or unlocks a bookmark; durable when this returns.
-    ///
-    /// # Errors
-    /// `NotFound`, `ReadOnly`, `NoSpace`, `Io`, `Poisoned`.
-    pub fn lock_bookmark(&self, name: &str, locked: bool) -> Result<()> {
-        self.owner()?.append_meta(
-            |_, _| {
-                self.bookmark(name)?;
-                Ok(vec![MetaRecord::BookmarkLocked { name: name.to_owned(), locked }])
-            },
-            None,
-        )
-    }
-
-    /// A bookmark by name.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    pub fn bookmark(&self, name: &str) -> Result<Bookmark> {
-        let catalog = self.inner.group.catalog.read();
-        let missing = || Error::NotFound { what: "bookmark", name: name.to_owned() };
-        catalog.bookmark(name).cloned().ok_or_else(missing)
-    }
-
-    /// All bookmarks, by seq, then time, then name.
-    pub fn bookmarks(&self) -> Vec<Bookmark> {
-        let mut bookmarks: Vec<Bookmark> = self.inner.group.catalog.read().bookmarks().cloned().collect();
-        bookmarks.sort_by(|a, b| (a.seq, a.time, &a.name).cmp(&(b.seq, b.time, &b.name)));
-        bookmarks
     }
 
     /// The retention policy in force; a new store keeps everything.

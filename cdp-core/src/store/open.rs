@@ -97,6 +97,7 @@ impl Store {
                 read_only: false,
                 resyncs: Mutex::default(),
                 background: super::room::Background::default(),
+                scheduled: Mutex::default(),
                 _lock: lock,
             }),
         })
@@ -135,6 +136,7 @@ impl Store {
                 read_only: false,
                 resyncs: Mutex::default(),
                 background: super::room::Background::default(),
+                scheduled: Mutex::default(),
                 _lock: lock,
             }),
         };
@@ -205,6 +207,7 @@ impl Store {
                 read_only: true,
                 resyncs: Mutex::default(),
                 background: super::room::Background::default(),
+                scheduled: Mutex::default(),
                 _lock: lease,
             }),
         })

@@ -70,6 +70,8 @@ pub struct Timeline {
     pub oldest: SeqTime,
     /// The newest point.
     pub newest: SeqTime,
+    /// The newest point that is exact for all volumes.
+    pub newest_exact: Option<SeqTime>,
     /// Up to here it is known that nothing else was written.
     pub covered_to: TimeNs,
     /// Ranges in which every seq can be opened.
@@ -261,7 +263,7 @@ impl Store {
     }
 
     /// The ranges of seqs, both ends included, in which every state of a volume can be opened.
-    fn exact_spans(&self, info: &VolumeInfo) -> Vec<(Seq, Seq)> {
+    pub(super) fn exact_spans(&self, info: &VolumeInfo) -> Vec<(Seq, Seq)> {
         let newest = self.newest().seq;
         // Behind a lost frame any block may be unknown until it is written again; each read tells.
         let first_lost = self.inner.group.view().lost.iter().map(|lost| lost.from_seq).min();
@@ -345,9 +347,15 @@ impl Store {
             }
             gaps.sort_by(|a, b| (&a.volume, a.from, a.to).cmp(&(&b.volume, b.from, b.to)));
         }
+        let newest_exact = match self.newest_exact_point(&[]) {
+            // The rest of the timeline is worth knowing all the more.
+            Err(error) if error.is_damage() => None,
+            found => found?,
+        };
         Ok(Timeline {
             oldest: self.with_time(self.oldest_seq())?,
             newest,
+            newest_exact,
             covered_to: covered_to.max(time),
             exact,
             gaps,

@@ -25,7 +25,7 @@ const DEAD_PERCENT_IDLE: u64 = 25;
 /// The same when space is short: what is copied to free the rest would cost more writes than it gives room.
 const DEAD_PERCENT_SHORT: u64 = 15;
 /// Bookmarks that are removed in one go.
-const RECORDS_AT_ONCE: usize = 256;
+const RECORDS_AT_ONCE: usize = 128;
 /// How far a change of the outline is followed by thinning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Thoroughness {

@@ -69,7 +69,8 @@ pub enum Stepped {
 }
 
 impl Store {
-    /// Does one slice of background work: commits what is older than 200 ms, makes the next segment ready, seals, merges.
+    /// Does one slice of background work: commits what is older than 200 ms, makes the next segment ready, seals, merges; sets the bookmark
+    /// that is due by the schedule.
     ///
     /// # Errors
     /// Those of the work; what failed is tried again by a later step.
@@ -81,7 +82,12 @@ impl Store {
         }
         let taps = self.step_taps();
         group.settle_aged()?;
+        let scheduled = self.step_schedule();
         if group.commit_piece(true) || taps? {
+            scheduled?;
+            return Ok(Stepped::More);
+        }
+        if scheduled? {
             return Ok(Stepped::More);
         }
         self.step_background(budget)
@@ -231,6 +237,8 @@ fn maintain(store: &Store, options: RunnerOptions, stop: &AtomicBool) {
     let mut last_write = (Instant::now(), store.newest().seq);
     let mut beaten_at = TimeNs::ZERO;
     while !stop.load(Ordering::SeqCst) {
+        // A failure is an event.
+        let _ = store.step_schedule();
         let step = if options.heartbeat { Store::step_background } else { Store::step_maintenance };
         let pause = match step(store, Budget::default()) {
             Ok(Stepped::More) => continue,

@@ -2,12 +2,14 @@
 
 use super::Store;
 use crate::{
-    capture::Mode,
+    capture::{Mode, WriteCounts, pool::Pool},
     catalog::{TapRecord, VolumeInfo},
     error::{Result, SeqTime},
+    group::Lag,
     manifest::ManifestState,
+    units::len_u64,
 };
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a volume is captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,28 @@ impl CaptureMode {
     }
 }
 
+/// How full the pool of the taps is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolUse {
+    /// Captured bytes that wait in it.
+    pub bytes: u64,
+    /// Frames of 1 MiB that it has.
+    pub frames: u64,
+    /// Frames that are free.
+    pub frames_free: u64,
+}
+
+impl PoolUse {
+    pub(super) fn of(pool: &Pool) -> Self {
+        let statistics = pool.statistics();
+        Self {
+            bytes: statistics.bytes_waiting,
+            frames: len_u64(statistics.frames),
+            frames_free: len_u64(statistics.frames_free),
+        }
+    }
+}
+
 /// Figures of one volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeStats {
@@ -47,6 +71,8 @@ pub struct VolumeStats {
     pub lag_ns: u64,
     /// Bytes that are known to differ from the source.
     pub dirty_bytes: u64,
+    /// What its writes look like.
+    pub writes: WriteCounts,
 }
 
 /// Figures of a store.
@@ -68,8 +94,27 @@ pub struct Stats {
     pub points: u64,
     /// From here on every state can be opened, gaps aside.
     pub horizon: SeqTime,
+    /// How far what is durable lies behind: the recovery point objective at this moment.
+    pub lag: Lag,
+    /// The pool of the taps; `None` before the first tap.
+    pub pool: Option<PoolUse>,
+    /// Bytes of data that waited for the end of an interval since the store was opened.
+    pub coalesced_bytes: u64,
+    /// Bytes of data that were left of them; see [`Stats::coalescing_ratio`].
+    pub coalesced_stored_bytes: u64,
     /// The volumes.
     pub volumes: Vec<VolumeStats>,
+}
+
+impl Stats {
+    /// Bytes that coalescing took in for each byte that it let through; 1 without coalescing.
+    #[expect(clippy::cast_precision_loss, reason = "ratios are read with three digits")]
+    pub fn coalescing_ratio(&self) -> f64 {
+        match self.coalesced_stored_bytes {
+            0 => 1.0,
+            stored => self.coalesced_bytes as f64 / stored as f64,
+        }
+    }
 }
 
 impl Store {
@@ -88,29 +133,32 @@ impl Store {
             (state.counters, state.segments.len() + state.compacted.len())
         };
         let outline = group.outline();
-        let kept = crate::units::len_u64(outline.kept().count());
+        let kept = len_u64(outline.kept().count());
         let unsealed = group.unsealed_source_bytes();
         let newest = self.newest().seq;
-        let lag_ns = group.lag_ns();
+        let lag = group.lag();
+        let Lag { bytes: lag_bytes, age_ns: lag_ns } = lag;
         let volumes = self.volumes();
-        let waiting = group.capture().map_or(0, |capture| capture.pool.statistics().bytes_waiting);
-        let lag_bytes = group.undurable_bytes() + waiting;
+        let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Ok(Stats {
             stored_bytes: self.stored_bytes()?,
             source_bytes: counters.source_bytes.saturating_add(unsealed),
-            written_bytes: counters
-                .written_bytes
-                .saturating_add(group.totals.written_bytes.load(Ordering::Relaxed)),
-            segments: crate::units::len_u64(segments),
-            runs: crate::units::len_u64(view.runs.len()),
-            versions: in_runs + crate::units::len_u64(in_memory),
+            written_bytes: counters.written_bytes.saturating_add(total(&group.totals.written_bytes)),
+            segments: len_u64(segments),
+            runs: len_u64(view.runs.len()),
+            versions: in_runs + len_u64(in_memory),
             points: newest.get().saturating_sub(outline.full.from.seq.get()) + 1 + kept,
             horizon: outline.full.from,
+            lag,
+            pool: group.capture().map(|capture| PoolUse::of(&capture.pool)),
+            coalesced_bytes: total(&group.totals.coalesced_bytes),
+            coalesced_stored_bytes: total(&group.totals.coalesced_stored_bytes),
             volumes: volumes
                 .into_iter()
                 .map(|volume| {
                     let (mode, dirty_bytes) = self.capture_of(&volume);
-                    VolumeStats { name: volume.name, mode, lag_bytes, lag_ns, dirty_bytes }
+                    let writes = group.figures(volume.id).counts();
+                    VolumeStats { name: volume.name, mode, lag_bytes, lag_ns, dirty_bytes, writes }
                 })
                 .collect(),
         })

@@ -4,10 +4,10 @@
 //! into a pool of memory: it never waits, allocates, or calls the storage, and it cannot fail production. What the store cannot keep up
 //! with is marked in a dirty map and copied from the source later; the timeline says which part is missing.
 
-use super::Store;
+use super::{PoolUse, Store};
 use crate::{
     capture::{
-        Capture, Captured, Mode,
+        Capture, Captured, Mode, WriteCounts,
         pool::{Content, Item, Pool, PoolOptions},
         tap::TapState,
     },
@@ -15,6 +15,7 @@ use crate::{
     dirty_map::{ByteRange, DirtyMap, Granularity, MapOptions, Shape},
     error::{Error, Result},
     event::{Event, EventKind},
+    group::Lag,
     limits::{POOL_FRAMES, WRITE_BYTES_MAX},
     resync::{Resync, ResyncCounts, SourceReader, Step},
     sabotage::Switch,
@@ -72,6 +73,12 @@ pub struct TapStats {
     pub gaps: u64,
     /// Captured bytes that wait in the pool, of all taps of the store.
     pub pool_bytes: u64,
+    /// How full the pool is, of all taps of the store.
+    pub pool: PoolUse,
+    /// How far what is durable lies behind, of all volumes of the store: they share one journal.
+    pub lag: Lag,
+    /// What the writes of the volume look like.
+    pub writes: WriteCounts,
     /// The resync.
     pub resync: ResyncCounts,
 }
@@ -117,7 +124,8 @@ impl Store {
         if reason.is_some() {
             map.set_all();
         }
-        let state = Arc::new(TapState::new(info.id, map, reason.is_some(), sabotage));
+        let state = TapState::new(info.id, map, reason.is_some(), sabotage);
+        let state = Arc::new(state.counting_in(group.figures(info.id)));
         // What the source was before this moment nobody knows: the gap does not end before it.
         state.unknown_before(options.time.unwrap_or_else(|| group.shared.clock.now()));
         let resync = Resync::new(state.clone(), source, info.bytes).map_err(reserve)?;
@@ -317,13 +325,17 @@ impl Tap {
     pub fn stats(&self) -> TapStats {
         let map = self.state.map();
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let pool = PoolUse::of(&self.capture.pool);
         TapStats {
             mode: self.state.mode(),
             dirty_bytes: map.weight().saturating_mul(map.shape().granularity().bytes()).min(self.info.bytes),
             whole: count(&self.state.counts.whole),
             marked: count(&self.state.counts.marked),
             gaps: count(&self.state.counts.gaps),
-            pool_bytes: self.capture.pool.statistics().bytes_waiting,
+            pool_bytes: pool.bytes,
+            pool,
+            lag: self.store.inner.group.lag(),
+            writes: self.state.writes().counts(),
             resync: self.resync.lock().counts,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::Store;
 use crate::{
+    capture::WriteFigures,
     catalog::VolumeInfo,
     error::{Error, PointUnavailable, Result},
     group::{Group, Stamp},
@@ -10,7 +11,7 @@ use crate::{
     snapshot::Snapshot,
     units::{SECTOR_BYTES, Sector, SectorRange, Seq, TimeNs, VolumeId, len_u64},
 };
-use std::io::IoSlice;
+use std::{io::IoSlice, sync::Arc};
 
 pub use crate::index::{ByteExtent, ChangedExtents};
 
@@ -19,11 +20,13 @@ pub use crate::index::{ByteExtent, ChangedExtents};
 pub struct Volume {
     store: Store,
     info: VolumeInfo,
+    writes: Arc<WriteFigures>,
 }
 
 impl Volume {
     pub(super) fn new(store: Store, info: VolumeInfo) -> Self {
-        Self { store, info }
+        let writes = store.inner.group.figures(info.id);
+        Self { store, info, writes }
     }
 
     pub(super) fn info(&self) -> &VolumeInfo {
@@ -185,14 +188,21 @@ impl Volume {
         let range = self.range_of(offset, len_u64(data.len()), WRITE_BYTES_MAX)?;
         let group = self.inline_owner()?;
         let write = PreparedWrite::data(self.info.id, range, data, group.shared.key);
-        self.store.with_room(|| group.append_write(&write, stamp))
+        let seq = self.store.with_room(|| group.append_write(&write, stamp))?;
+        self.writes.note(offset, range.bytes());
+        Ok(seq)
     }
 
     fn append_range(&self, offset: u64, length: u64, kind: WriteKind, time: Option<TimeNs>) -> Result<Seq> {
         let range = self.range_of(offset, length, u64::MAX)?;
         let stamp = time.map_or(Stamp::Now, Stamp::At);
         let group = self.inline_owner()?;
-        self.store.with_room(|| group.append_write(&PreparedWrite::range(self.info.id, range, kind), stamp))
+        let write = PreparedWrite::range(self.info.id, range, kind);
+        let seq = self.store.with_room(|| group.append_write(&write, stamp))?;
+        if kind == WriteKind::Zero {
+            self.writes.note(offset, length);
+        }
+        Ok(seq)
     }
 
     /// The group, unless a tap captures this volume: its source is the disk then, and a write here would make the two differ.

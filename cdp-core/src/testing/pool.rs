@@ -1,4 +1,6 @@
-//! The frame pool of the tap on its own, for benchmarks and for tests in a process of their own.
+//! The frame pool of the tap, and a tap without its store, for benchmarks and for tests in a process of their own.
+
+pub use crate::capture::tap::{Captured, TapState};
 
 pub use crate::capture::pool::{
     Consumer, Content, Item, Kind, Next, Pool, PoolOptions, PoolStatistics, Position, Refused, SetAside,

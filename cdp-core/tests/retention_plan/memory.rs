@@ -39,6 +39,7 @@ pub fn bookmark(name: &str, kind: BookmarkKind, seq: u64, time: u64) -> Bookmark
         locked: false,
         expires: None,
         inexact_volumes: vec![],
+        across: None,
     }
 }
 

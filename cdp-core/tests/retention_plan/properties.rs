@@ -20,7 +20,7 @@ fn for_seeds(test: impl Fn(&mut Random)) {
     for seed in seeds {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&mut Random(seed))));
         if let Err(panic) = result {
-            println!("failed with RETENTION_SEED={seed}");
+            eprintln!("failed with RETENTION_SEED={seed}");
             std::panic::resume_unwind(panic);
         }
     }

@@ -96,6 +96,19 @@ impl<'p> Consumer<'p> {
         Next::Item(Taken { descriptor, position, first, cursor })
     }
 
+    /// The next write in order, if one was reserved; `Some(None)` while its producer has not said what it is.
+    pub fn peek(&mut self) -> Option<Option<Write>> {
+        let mut cursor = self.cursor();
+        cursor.release();
+        if !cursor.reach() {
+            return None;
+        }
+        Some(match cursor.pool.slots.look(cursor.state.at.frame, cursor.state.slot) {
+            Seen::Reserved => None,
+            Seen::Described(descriptor) | Seen::Ready(descriptor) => Some(descriptor.write),
+        })
+    }
+
     /// Seals the newest frame. Everything reserved before this call is in frames up to the order returned, everything
     /// reserved after it in later ones.
     pub fn seal(&mut self) -> u64 {

@@ -219,6 +219,12 @@ impl Frames {
         }
     }
 
+    /// Whether nothing was reserved in frames behind this order.
+    pub(super) fn is_empty_behind(&self, order: u64) -> bool {
+        let newest = self.newest();
+        newest.order <= order || (newest.order == order + 1 && newest.word.slots() == 0)
+    }
+
     // The consumer's side.
 
     /// The word of a frame that the consumer is in.

@@ -231,6 +231,11 @@ impl Pool {
         self.frames.seal_newest()
     }
 
+    /// Whether nothing was reserved behind a boundary, which [`Pool::boundary`] returned.
+    pub fn is_empty_behind(&self, boundary: u64) -> bool {
+        self.frames.is_empty_behind(boundary)
+    }
+
     /// Whether nothing waits for a consumer. While one is at work the answer is no.
     pub fn is_idle(&self) -> bool {
         self.consumer().is_some_and(|mut consumer| consumer.is_at_end())

@@ -2,14 +2,14 @@
 
 use super::assert_cuts_are_refused;
 use crate::{
-    bookmark::{Bookmark, BookmarkKind},
+    bookmark::{Across, AcrossState, Bookmark, BookmarkKind},
     capture::Coalescing,
     catalog::{GapReason, TapRecord},
     error::SeqTime,
-    format::{Malformed, meta::MetaRecord},
+    format::{Malformed, Uuid, meta::MetaRecord},
     limits::{
-        APP_TYPE_BYTES_MAX, COMMENT_BYTES_MAX, COUNTER_END, NAME_BYTES_MAX, POLICY_BYTES_MAX,
-        VOLUME_BYTES_MAX, VOLUMES_MAX,
+        ACROSS_STORES_MAX, APP_TYPE_BYTES_MAX, COMMENT_BYTES_MAX, COUNTER_END, NAME_BYTES_MAX,
+        POLICY_BYTES_MAX, VOLUME_BYTES_MAX, VOLUMES_MAX,
     },
     units::{Seq, TimeNs, VolumeId},
 };
@@ -26,6 +26,7 @@ pub(super) fn bookmark(name: &str) -> Bookmark {
         locked: false,
         expires: None,
         inexact_volumes: vec!["disk".into()],
+        across: None,
     }
 }
 
@@ -36,6 +37,19 @@ pub(super) fn volume(id: u16, name: &str, bytes: u64, exists_from: u64) -> MetaR
         bytes,
         exists_from: Seq::new(exists_from),
     }
+}
+
+/// A record of a bookmark across `count` stores of which those with a bit in `missing` lack it.
+fn across(name: &str, count: usize, confirmed: bool, missing: u64) -> MetaRecord {
+    let store = |index: usize| Uuid((u128::try_from(index).unwrap() * 3 + 1).to_be_bytes());
+    let stores: Vec<Uuid> = (0..count).map(store).collect();
+    let missing: Vec<Uuid> = (0..count.min(64)).filter(|at| missing >> at & 1 == 1).map(store).collect();
+    let state = match (confirmed, missing.is_empty()) {
+        (false, _) => AcrossState::Unconfirmed,
+        (true, true) => AcrossState::Complete,
+        (true, false) => AcrossState::Partial { missing },
+    };
+    MetaRecord::BookmarkAcross { name: name.into(), across: Across { id: Uuid([7; 16]), stores, state } }
 }
 
 fn volumes_max() -> u16 {
@@ -103,6 +117,12 @@ fn records() -> impl Strategy<Value = MetaRecord> {
             };
             MetaRecord::CoalescingSet { behind: Seq::new(behind), coalescing }
         }),
+        (names(), 1..=ACROSS_STORES_MAX, any::<bool>(), any::<u64>()).prop_map(
+            |(name, count, confirmed, missing)| {
+                // One store at least has it.
+                across(&name, count, confirmed, missing & ((1_u64 << (count - 1)) - 1))
+            }
+        ),
         (0..volumes_max(), 1..4_u8).prop_map(|(id, code)| MetaRecord::TapSet {
             volume: VolumeId::new(id),
             state: TapRecord::from_code(code).unwrap(),
@@ -182,6 +202,31 @@ fn bounds_of_metadata_are_kept() {
         (POLICY_BYTES_MAX, MetaRecord::PolicySet),
     ] {
         assert!(taken(&make(text(max))) && !taken(&make(text(max + 1))), "bound of {max}");
+    }
+}
+
+/// Goal: of a bookmark across stores nothing is taken that could not have been recorded. Method: each rule and a breach of it.
+#[test]
+fn impossible_members_of_a_bookmark_across_stores_are_refused() {
+    let taken = |record: &MetaRecord| decode(&encoded(record)).is_ok();
+    assert!(taken(&across("b", 1, true, 0)) && taken(&across("b", ACROSS_STORES_MAX, true, 1 << 63)));
+    assert!(!taken(&across("b", ACROSS_STORES_MAX + 1, true, 0)), "more stores than the limit");
+    assert!(!taken(&across("b", 0, false, 0)), "no store");
+    assert!(!taken(&across("b", 3, true, 7)), "missing everywhere");
+    assert!(!taken(&across("a/b", 1, true, 0)), "name");
+    let bytes = encoded(&across("b", 3, true, 2));
+    for (at, value, what) in [
+        (6 + 16, 0, "state"),
+        (6 + 16, 3, "state"),
+        (6 + 16, 1, "missing, and not confirmed"),
+        (6 + 18, 8, "a fourth of three is missing"),
+        (6 + 26 + 16 + 15, 1, "one store twice"),
+        (6 + 26 + 16 + 15, 0, "not ascending"),
+    ] {
+        let mut changed = bytes.clone();
+        assert!(changed[at] != value, "{what}");
+        changed[at] = value;
+        assert!(decode(&changed).is_err(), "{what}");
     }
 }
 

@@ -74,6 +74,7 @@ impl Written {
                 locked: false,
                 expires: None,
                 inexact_volumes: Vec::new(),
+                across: None,
             });
         }
     }

@@ -45,6 +45,7 @@ impl World {
             locked: new.locked,
             expires: new.expires,
             inexact_volumes: Vec::new(),
+            across: None,
         };
         let result = self.store()?.add_bookmark(&new);
         if matches!(result, Err(Error::PointUnavailable(_))) && !self.model.is_surely_point(seq, newest.seq) {
