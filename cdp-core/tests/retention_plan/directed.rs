@@ -152,7 +152,7 @@ fn the_ends_of_time_are_like_other_times() {
 /// Goal: a slot keeps the newest bookmarks by order of preference, topped up with its last state. Method: one slot with bookmarks of each kind.
 #[test]
 fn a_slot_prefers_bookmarks_in_order() {
-    use BookmarkKind::{Application, FileSystem, User};
+    use BookmarkKind::{Application, FileSystem};
     let memory = Memory::of(&[1, 2, 3, 4, 5, 100])
         .with(bookmark("app1", Application, 1, 1))
         .with(bookmark("app2", Application, 2, 2))
