@@ -19,7 +19,7 @@ use crate::{
 use std::sync::Arc;
 
 /// Dead bytes for each hundred that are alive, up to which an explicit run leaves a store as it is.
-const DEAD_PERCENT_RUN: u64 = 20;
+const DEAD_PERCENT_RUN: u64 = 17;
 /// The same for background work while there is plenty of space.
 const DEAD_PERCENT_IDLE: u64 = 25;
 /// The same when space is short: what is copied to free the rest would cost more writes than it gives room.
@@ -117,9 +117,17 @@ impl Store {
                 (report.keep_points, report.horizon) = (pruned.keep_points, after.full.from);
             }
         }
-        group.keep_reserve(!policy.keeps_everything())?;
+        self.keep_reserve(&policy)?;
         report.bytes_freed = bytes_before.saturating_sub(self.stored_bytes()?);
         Ok(report)
+    }
+
+    /// Keeps a reserve for policies that can drop anything; without one there is room enough when there is room for none.
+    pub(super) fn keep_reserve(&self, policy: &Policy) -> Result<()> {
+        match self.owner()?.keep_reserve(!policy.keeps_everything()) {
+            Err(Error::NoSpace | Error::OverBound { .. }) => Ok(()),
+            outcome => outcome,
+        }
     }
 
     /// Plans, makes the plan durable, and thins. On a full storage the reserve makes room for it.
@@ -131,23 +139,10 @@ impl Store {
         thoroughness: Thoroughness,
     ) -> Result<RetentionReport> {
         let group = self.owner()?;
-        match self.retain_once(policy, now, horizon, thoroughness) {
-            Err(Error::NoSpace) if group.give_up_reserve()? => {
-                self.retain_once(policy, now, horizon, thoroughness)
-            }
-            outcome => outcome,
-        }
-    }
-
-    fn retain_once(
-        &self,
-        policy: &Policy,
-        now: TimeNs,
-        horizon: TimeNs,
-        thoroughness: Thoroughness,
-    ) -> Result<RetentionReport> {
-        let group = self.owner()?;
-        let (report, outline) = self.commit_plan(policy, now, horizon)?;
+        let (report, outline) = match self.commit_plan(policy, now, horizon) {
+            Err(Error::NoSpace) if group.give_up_reserve()? => self.commit_plan(policy, now, horizon)?,
+            outcome => outcome?,
+        };
         let dead_percent = match thoroughness {
             Thoroughness::Run => DEAD_PERCENT_RUN,
             Thoroughness::All => DEAD_PERCENT_SHORT,
@@ -158,12 +153,25 @@ impl Store {
             group.set_thin_goal(Some(goal));
             return Ok(report);
         }
-        group.seal_all_below(outline.full.from.seq)?;
-        group.set_thin_goal(Some(goal));
+        match self.thin_now(&goal, outline.full.from.seq) {
+            Err(Error::NoSpace) => {
+                group.give_up_reserve()?;
+                self.thin_now(&ThinGoal { tight: true, ..goal }, outline.full.from.seq)?;
+            }
+            outcome => outcome?,
+        }
+        Ok(report)
+    }
+
+    /// Thins until there is nothing left to do for a goal.
+    fn thin_now(&self, goal: &ThinGoal, full_from: Seq) -> Result<()> {
+        let group = self.owner()?;
+        group.seal_all_below(full_from)?;
+        group.set_thin_goal(Some(goal.clone()));
         while group.is_thinning() {
             group.maintain(RUN_ENTRIES)?;
         }
-        Ok(report)
+        Ok(())
     }
 
     /// Makes a plan durable: bookmarks first, then the outline.
@@ -226,7 +234,7 @@ impl Store {
         points.dedup_by_key(|(seq, _)| *seq);
         let classes = Classes::new(points.iter().map(|(seq, _)| seq.get()), full_from.seq.get());
         let groups = points.iter().map(|(_, time)| group_of(policy, *time, now)).collect();
-        ThinGoal { classes: Arc::new(classes), groups: Arc::new(groups), dead_percent_max }
+        ThinGoal { classes: Arc::new(classes), groups: Arc::new(groups), dead_percent_max, tight: false }
     }
 
     /// Bytes that the store takes up on its storage.

@@ -165,7 +165,9 @@ impl Store {
         if let Err(error) = &outcome {
             group.events.push(now, EventKind::RetentionFailed(error.to_string()));
         }
-        outcome.map(|_| true)
+        outcome?;
+        self.keep_reserve(&policy)?;
+        Ok(true)
     }
 
     /// Says that the clock of the host is right although it departed from the monotonic one: history is dropped by age again.

@@ -51,6 +51,8 @@ pub(crate) struct ThinGoal {
     pub groups: Arc<Vec<u8>>,
     /// Dead bytes that may stay, for each hundred bytes that are alive.
     pub dead_percent_max: u64,
+    /// The storage is full: rounds are as small as can be, and what each frees is room for the next.
+    pub tight: bool,
 }
 
 /// A round of thinning under way.
@@ -196,7 +198,9 @@ impl Group {
                     return go_on(Stage::Tally(tally));
                 }
                 let segments = Segments::of(self, damaged);
-                let Some(choice) = tally.choose(&segments, goal.dead_percent_max, self.round_limits()) else {
+                let Some(choice) =
+                    tally.choose(&segments, goal.dead_percent_max, self.round_limits(goal.tight))
+                else {
                     return Ok((None, Thinned::Done));
                 };
                 let round = Box::new(Round::new(choice, created.clone()));
@@ -255,7 +259,10 @@ impl Group {
     }
 
     /// What a round may take on: within a bound, what it writes has to fit beside what it replaces.
-    fn round_limits(&self) -> RoundLimits {
+    fn round_limits(&self, tight: bool) -> RoundLimits {
+        if tight {
+            return RoundLimits::within(0);
+        }
         let room = self.bound().map_or(u64::MAX, |bound| bound.saturating_sub(self.used_bytes()));
         RoundLimits::within(room / 2)
     }

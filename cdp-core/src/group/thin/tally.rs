@@ -236,8 +236,9 @@ impl Tally {
             let bytes = alive.sectors * SECTOR_BYTES;
             let dead = candidate.dead(alive);
             let is_enough = u128::from(dead_bytes) <= may_stay || dead < candidate.bytes / 32;
-            let too_many =
-                moved_bytes + bytes > limits.bytes || moved_entries + alive.entries > limits.entries;
+            // At least one that has survivors goes in each round.
+            let too_many = moved_bytes > 0
+                && (moved_bytes + bytes > limits.bytes || moved_entries + alive.entries > limits.entries);
             if alive.sectors > 0 && (is_enough || too_many) || victims.len() >= limits.victims {
                 break;
             }
