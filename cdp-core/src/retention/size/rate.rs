@@ -1,7 +1,8 @@
 //! The expectation for a rate of writes, spread evenly in time and uniformly at random over a working set.
 //!
 //! Of n blocks, k random writes touch n (1 - (1 - 1/n)^k). That is what a point adds to the next younger one: the versions that
-//! it shows and that were overwritten before the next. In the full range every write adds a version.
+//! it shows and that were overwritten before the next. In the full range every write adds a version. The youngest point before
+//! the full range is the state just before its first write, so it adds one version only.
 
 use super::{HistorySize, TierSize, age_max, common_assumptions};
 use crate::{
@@ -78,7 +79,9 @@ pub fn size_of_rate(policy: &Policy, rate: SizeRate) -> Result<HistorySize> {
             Keep::None => None,
         };
         if interval != Some(0) {
-            tiers.push(writes.every(policy.window_name(Some(index)), span, interval));
+            // Behind "newest" and "all".
+            let next_to_full = tiers.len() == 2;
+            tiers.push(writes.every(policy.window_name(Some(index)), span, interval, next_to_full));
         }
     }
     let mut size = HistorySize { tiers, assumptions };
@@ -122,7 +125,7 @@ impl Writes {
         TierSize { name, points: versions, versions, written_bytes: versions.saturating_mul(BLOCK_BYTES) }
     }
 
-    fn every(&self, name: String, span: u64, interval: Option<u64>) -> TierSize {
+    fn every(&self, name: String, span: u64, interval: Option<u64>, next_to_full: bool) -> TierSize {
         let written_bytes = to_whole(self.count(span)).saturating_mul(BLOCK_BYTES);
         let Some(interval) = interval else {
             return TierSize { name, points: 0, versions: 0, written_bytes };
@@ -130,7 +133,9 @@ impl Writes {
         // A slot without a write keeps no point.
         let slots = to_float(span) / to_float(interval);
         let points = slots * -(-self.count(interval)).exp_m1();
-        let versions = to_whole(slots * self.distinct(interval));
+        let distinct = self.distinct(interval);
+        let youngest = if next_to_full { distinct.min(1.0) } else { distinct };
+        let versions = to_whole((slots - 1.0).max(0.0) * distinct + slots.min(1.0) * youngest);
         TierSize { name, points: to_whole(points), versions, written_bytes }
     }
 }
