@@ -79,6 +79,7 @@ fn points_reports_what_can_be_recovered() {
         &[
             ("oldest", Kind::Object),
             ("newest", Kind::Object),
+            ("newest_exact", Kind::Object),
             ("covered_to", Kind::Time),
             ("exact", Kind::List),
             ("gaps", Kind::List),
