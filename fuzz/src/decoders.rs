@@ -2,11 +2,12 @@
 
 use crate::pages::{seal, trimmed, u64_at};
 use cdp_core::{
-    Bookmark, BookmarkKind, Coalescing,
+    Bookmark, BookmarkKind, Coalescing, SeqTime,
     bookmark::{Across, AcrossState},
     catalog::Catalog,
     format::{
         Malformed, PAGE_LEN, Uuid,
+        compacted::CompactedSegment,
         digest::DigestKey,
         frame::{Frame, FrameHeader, FramePlace, place_stream, tail_pages},
         manifest::{
@@ -14,11 +15,13 @@ use cdp_core::{
             RunId, SealedSegment, decode_record, encode_record, record_len,
         },
         meta::MetaRecord,
+        outline::OutlineFull,
         record::{Record, RecordKind, block_parts},
     },
     index::{Cell, Key, LostRange, MemTable, PieceMeta, RunMeta, cells_of},
     journal::scan_segment,
     manifest::ManifestState,
+    retention::{FullRange, OutlinePoint, Standing},
     units::{Block, ExtentId, FrameNo, Lineage, OwnerEpoch, Sector, SectorRange, Seq, TimeNs, VolumeId},
 };
 
@@ -254,6 +257,20 @@ fn run() -> RunMeta {
     RunMeta::of(2, vec![piece(1), piece(2)])
 }
 
+fn compacted() -> CompactedSegment {
+    CompactedSegment { extent: ExtentId::new(8), bytes: 5 * 4096, uuid: Uuid([8; 16]) }
+}
+
+fn kept() -> OutlinePoint {
+    OutlinePoint {
+        point: SeqTime { seq: Seq::new(2), time: TimeNs::new(5) },
+        until: TimeNs::new(6),
+        standing: Standing::State,
+        window: "24h-48h".into(),
+        why: "last state of its slot".into(),
+    }
+}
+
 fn edits() -> Vec<Edit> {
     let extent = ExtentId::new(5);
     let damage = cdp_core::Damage {
@@ -301,6 +318,16 @@ fn edits() -> Vec<Edit> {
         Edit::Lost(LostRange { from_seq: Seq::new(2), to_seq: Seq::new(3), damage }),
         Edit::Position(Position::default()),
         Edit::SegmentDropped(extent),
+        Edit::CompactedAdded(compacted()),
+        Edit::CompactedDropped(compacted().extent),
+        Edit::RunsRemoved(vec![RunId { extent, offset: 45056 }]),
+        Edit::Reserve(Some((ExtentId::new(9), 1 << 20))),
+        Edit::OutlineKept(vec![kept()]),
+        Edit::OutlineDropped(vec![kept().point.seq]),
+        Edit::OutlineFull(OutlineFull {
+            full: FullRange { from: kept().point, standing: Standing::State },
+            planned: Some((TimeNs::new(5), 6)),
+        }),
     ];
     edits.extend(metas().into_iter().map(Edit::Catalog));
     edits

@@ -24,9 +24,10 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     Target { name: "superblock", run: pages::superblock, seeds: pages::superblock_seeds },
     Target { name: "segment_header", run: pages::segment_header, seeds: pages::segment_header_seeds },
+    Target { name: "compacted", run: pages::compacted, seeds: pages::compacted_seeds },
     Target { name: "frame", run: decoders::frame, seeds: decoders::frame_seeds },
     Target { name: "frame_table", run: pages::frame_table, seeds: pages::frame_table_seeds },
     Target { name: "manifest", run: decoders::manifest, seeds: decoders::manifest_seeds },

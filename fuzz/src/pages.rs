@@ -3,6 +3,7 @@
 use cdp_core::{
     format::{
         PAGE_LEN, Uuid,
+        compacted::{CompactedHeader, decode_table, encode_table},
         digest::{DigestKey, crc_around},
         frame_table::{FrameEntry, TablePlace, decode_page, encode_page},
         packed::{PackedContent, PackedEntry, PackedKey},
@@ -94,6 +95,39 @@ pub fn segment_header_seeds() -> Vec<Vec<u8>> {
         manifest_records: 44,
     };
     vec![trimmed(&header.encode())]
+}
+
+/// The header of a compacted segment, or its table when the first byte is odd.
+pub fn compacted(data: &[u8]) {
+    let mut page = page_of(data);
+    let is_table = page[0] & 1 == 1;
+    page[..8].copy_from_slice(if is_table { b"CDPCTABL" } else { b"CDPCOMPT" });
+    seal(&mut page, 8);
+    let _ = CompactedHeader::decode(data, Uuid::default(), ExtentId::ZERO);
+    if is_table {
+        let (segment, table_at) = (uuid_at(&page, 16), u64_at(&page, 32));
+        if let Ok(checksums) = decode_table(&page, segment, table_at) {
+            assert_eq!(encode_table(&checksums, segment, table_at), page);
+        }
+        return;
+    }
+    let identity = (uuid_at(&page, 16), ExtentId::new(u64_at(&page, 48)));
+    if let Ok(header) = CompactedHeader::decode(&page, identity.0, identity.1) {
+        assert_eq!(header.encode(), page);
+    }
+}
+
+pub fn compacted_seeds() -> Vec<Vec<u8>> {
+    let segment = Uuid(*b"fedcba9876543210");
+    let header = CompactedHeader {
+        store: Uuid(*b"0123456789abcdef"),
+        segment,
+        extent: ExtentId::new(12),
+        owner_epoch: OwnerEpoch::new(3),
+    };
+    let (mut header, mut table) = (header.encode(), encode_table(&[7, 8], segment, 24 * 4096));
+    (header[0], table[0]) = (0, 1);
+    vec![trimmed(&header), trimmed(&table)]
 }
 
 pub fn frame_table(data: &[u8]) {

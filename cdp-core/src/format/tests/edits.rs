@@ -5,19 +5,27 @@ use super::{
     metadata::{bookmark, volume},
 };
 use crate::{
-    error::Damage,
+    error::{Damage, SeqTime},
     format::{
-        Malformed, PAGE_LEN, Uuid,
+        Malformed, PAGE_BYTES, PAGE_LEN, Uuid,
+        compacted::{
+            CHUNKS_MAX, CompactedHeader, CompactedSegment, TABLE_AT_MAX, decode_table, encode_table,
+        },
         digest::crc_around,
         manifest::{
             Counters, Edit, LineageCut, ManifestHeader, NamedSegment, Position, RECORD_BODY_MAX, RecordPlace,
             RunId, SealedSegment, decode_record, encode_record, record_len, record_number,
         },
         meta::MetaRecord,
+        outline::OutlineFull,
     },
     index::{Cell, Key, LostRange, PieceMeta, RunMeta},
-    limits::{COUNTER_END, EXTENT_BYTES_MAX, MANIFEST_RECORD_BYTES_MAX, SEGMENT_BYTES_MAX},
+    limits::{
+        COUNTER_END, EXTENT_BYTES_MAX, MANIFEST_RECORD_BYTES_MAX, OUTLINE_WHY_BYTES_MAX,
+        OUTLINE_WINDOW_BYTES_MAX, SEGMENT_BYTES_MAX,
+    },
     manifest::ManifestState,
+    retention::{FullRange, OutlinePoint, Standing},
     units::{Block, ExtentId, FrameNo, Lineage, OwnerEpoch, Seq, TimeNs, VolumeId},
 };
 
@@ -105,7 +113,86 @@ fn all_edits() -> Vec<Edit> {
         }),
         Edit::SegmentNamed(NamedSegment { extent: ExtentId::new(6), ..named() }),
         Edit::SegmentDropped(ExtentId::new(6)),
+        Edit::RunsRemoved(vec![RunId::of(&run(30)).unwrap()]),
+        Edit::CompactedAdded(compacted(60)),
+        Edit::CompactedAdded(compacted(61)),
+        Edit::CompactedDropped(ExtentId::new(60)),
+        Edit::Reserve(Some((ExtentId::new(70), 1 << 20))),
+        Edit::OutlineKept(vec![kept(2, Standing::State), kept(3, Standing::Guest), kept(4, Standing::State)]),
+        Edit::OutlineDropped(vec![Seq::new(3)]),
+        Edit::OutlineFull(OutlineFull {
+            full: FullRange { from: at(7), standing: Standing::Guest },
+            planned: Some((TimeNs::new(99), u64::MAX)),
+        }),
     ]
+}
+
+fn at(seq: u64) -> SeqTime {
+    SeqTime { seq: Seq::new(seq), time: TimeNs::new(10 * seq) }
+}
+
+fn kept(seq: u64, standing: Standing) -> OutlinePoint {
+    let until = TimeNs::new(10 * seq + 5);
+    OutlinePoint { point: at(seq), until, standing, window: "24h-48h".into(), why: "bookmark a".into() }
+}
+
+fn compacted(extent: u64) -> CompactedSegment {
+    CompactedSegment { extent: ExtentId::new(extent), bytes: 5 * PAGE_BYTES, uuid: Uuid([9; 16]) }
+}
+
+/// Goal: impossible compacted segments, outlines and reserves are refused. Method: one field wrong at a time, also at each bound.
+#[test]
+fn edits_of_retention_have_bounds() {
+    let whole = |edit: &Edit| decode(edit).is_ok();
+    let long = CompactedSegment { bytes: TABLE_AT_MAX + PAGE_BYTES, ..compacted(1) };
+    assert!(whole(&Edit::CompactedAdded(long)));
+    for bytes in [TABLE_AT_MAX + 2 * PAGE_BYTES, 2 * PAGE_BYTES, 3 * PAGE_BYTES + 1] {
+        assert!(!whole(&Edit::CompactedAdded(CompactedSegment { bytes, ..compacted(1) })), "{bytes}");
+    }
+    let backwards = OutlinePoint { until: TimeNs::ZERO, ..kept(2, Standing::State) };
+    assert!(!whole(&Edit::OutlineKept(vec![backwards])));
+    let name = |len: usize| OutlinePoint { window: "w".repeat(len), ..kept(2, Standing::State) };
+    assert!(whole(&Edit::OutlineKept(vec![name(OUTLINE_WINDOW_BYTES_MAX)])));
+    assert!(!whole(&Edit::OutlineKept(vec![name(OUTLINE_WINDOW_BYTES_MAX + 1)])));
+    let why = |len: usize| OutlinePoint { why: "w".repeat(len), ..kept(2, Standing::State) };
+    assert!(whole(&Edit::OutlineKept(vec![why(OUTLINE_WHY_BYTES_MAX)])));
+    assert!(!whole(&Edit::OutlineKept(vec![why(OUTLINE_WHY_BYTES_MAX + 1)])));
+    assert!(whole(&Edit::Reserve(None)) && !whole(&Edit::Reserve(Some((ExtentId::new(1), 100)))));
+    // Counts that promise more than there is.
+    for kind in [16u16, 17] {
+        let mut bytes = kind.to_le_bytes().to_vec();
+        bytes.extend(4u32.to_le_bytes());
+        bytes.extend(u32::MAX.to_le_bytes());
+        assert!(Edit::decode(&mut bytes.as_slice()).is_err());
+    }
+}
+
+/// Goal: header and table of a compacted segment come back, and no flipped bit passes. Method: every bit of both pages; another store,
+/// place and number of chunks.
+#[test]
+fn pages_of_a_compacted_segment_are_read_back_and_every_flip_is_refused() {
+    let (store, segment, extent) = (Uuid([3; 16]), Uuid([4; 16]), ExtentId::new(8));
+    let header = CompactedHeader { store, segment, extent, owner_epoch: OwnerEpoch::new(5) };
+    let page = header.encode();
+    assert_eq!(CompactedHeader::decode(&page, store, extent), Ok(header));
+    assert!(CompactedHeader::decode(&page, segment, extent).is_err());
+    assert!(CompactedHeader::decode(&page, store, extent.next()).is_err());
+    let table_at = 3 * 65536 - PAGE_BYTES;
+    let table = encode_table(&[1, 2, 3], segment, table_at);
+    assert_eq!(decode_table(&table, segment, table_at), Ok(vec![1, 2, 3]));
+    assert!(decode_table(&table, store, table_at).is_err());
+    assert!(decode_table(&table, segment, table_at + PAGE_BYTES).is_err());
+    let full: Vec<u32> = (0..).take(CHUNKS_MAX).collect();
+    assert_eq!(decode_table(&encode_table(&full, segment, TABLE_AT_MAX), segment, TABLE_AT_MAX), Ok(full));
+    for bit in 0..page.len() * 8 {
+        let flip = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            bytes
+        };
+        assert!(CompactedHeader::decode(&flip(&page), store, extent).is_err(), "bit {bit}");
+        assert!(decode_table(&flip(&table), segment, table_at).is_err(), "bit {bit}");
+    }
 }
 
 fn encoded(edits: &[Edit]) -> Vec<u8> {
