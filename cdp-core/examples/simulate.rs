@@ -7,6 +7,7 @@
 //! simulate --rot 0..1000               damages the stores of these seeds in many places
 //! simulate --rot-intervals 0..100      damages frames of coalesced intervals
 //! simulate --reader 0..1000            runs a reader beside an owner at work
+//! simulate --thinned 0..1000 [--shrink]  runs histories with retention; --shrink leaves out the steps that do not matter
 //! simulate --tap 0..1000 [--shrink]    runs taps and their sources; --shrink leaves out the steps that do not matter
 //! simulate --tap-reads 0..1000         writes to few blocks around each read of a source
 //! ```
@@ -19,7 +20,7 @@ use cdp_core::{
         generate::generate,
         interleaved, rot,
         simulate::{Failure, run, run_seed, shrink},
-        tap_world,
+        tap_world, thinned,
         world::Coverage,
     },
 };
@@ -48,6 +49,8 @@ fn main() -> ExitCode {
         ["--reader", range] => parse_range(range).map(|seeds| run_range(seeds, &beside_an_owner)),
         ["--directed", name, range] => parse_range(range).and_then(|seeds| run_directed(name, seeds)),
         ["--seed", seed] => parse_seed(seed).map(|seed| run_range(seed..seed + 1, &simulated)),
+        ["--thinned", range] => parse_range(range).map(|seeds| run_thinned(seeds, false)),
+        ["--thinned", range, "--shrink"] => parse_range(range).map(|seeds| run_thinned(seeds, true)),
         ["--tap", range] => parse_range(range).map(|seeds| run_tap(seeds, false)),
         ["--tap", range, "--shrink"] => parse_range(range).map(|seeds| run_tap(seeds, true)),
         ["--tap-reads", range] => parse_range(range).map(|seeds| {
@@ -58,7 +61,7 @@ fn main() -> ExitCode {
         ["--seed", seed, "--shrink"] => parse_seed(seed).map(run_short),
         _ => {
             Err("give --seeds A..B, --seed N [--shrink], --directed NAME A..B, --rot A..B, --rot-intervals A..B, \
-                 --reader A..B, --tap A..B [--shrink] or --tap-reads A..B"
+                 --reader A..B, --thinned A..B [--shrink], --tap A..B [--shrink] or --tap-reads A..B"
                 .to_owned())
         }
     };
@@ -133,6 +136,22 @@ type Run<'a, C, F> = dyn Fn(u64) -> Result<C, Box<F>> + Sync + 'a;
 
 fn simulated(seed: u64) -> Result<Coverage, Box<Failure>> {
     run_seed(seed, Sabotage::default())
+}
+
+fn run_thinned(seeds: Range<u64>, short: bool) -> bool {
+    run_range(seeds, &|seed| {
+        let outcome = thinned::run_seed(seed, Sabotage::default());
+        if !short || outcome.is_ok() {
+            return outcome;
+        }
+        match shrink(&thinned::generate(seed)) {
+            Some((history, failure)) => {
+                say(&format!("the world: {:#?}", history.world));
+                Err(failure)
+            }
+            None => outcome,
+        }
+    })
 }
 
 fn run_tap(seeds: Range<u64>, short: bool) -> bool {

@@ -8,13 +8,14 @@ use super::{
     history::{StoreHistory, policy_digest},
 };
 use crate::{
+    bookmark::Bookmark,
     error::{Error, Result, SeqTime},
-    event::EventKind,
     format::meta::MetaRecord,
     group::ThinGoal,
     index::Classes,
     limits::RETENTION_REPLANS_MAX,
-    retention::{OnShortage, Outline, Pin, Plan, Policy, plan},
+    retention::{Outline, Pin, Plan, Policy, plan},
+    sabotage::Switch,
     units::{Seq, TimeNs},
 };
 use std::sync::Arc;
@@ -65,6 +66,9 @@ impl Store {
     }
 
     fn pins(&self) -> Result<Vec<Pin>> {
+        if self.inner.group.shared.sabotage.on(Switch::IgnorePins) {
+            return Ok(Vec::new());
+        }
         let newest = self.newest().seq;
         let pinned = self.inner.group.pinned().into_iter().filter(|seq| *seq <= newest);
         pinned.map(|seq| Ok(Pin { point: self.with_time(seq)?, holder: "open snapshot".into() })).collect()
@@ -91,25 +95,39 @@ impl Store {
     /// `Damaged` when times of the history cannot be read or the proof of a thinning fails; `NoSpace`, `Io`, `ReadOnly`, `Poisoned`. What
     /// was not done is done by a later run.
     pub fn run_retention(&self, now: TimeNs) -> Result<RetentionReport> {
-        let group = self.owner()?;
-        let policy = self.policy()?;
         let bytes_before = self.stored_bytes()?;
-        let (mut report, outline) = self.commit_plan(&policy, now, TimeNs::ZERO)?;
-        group.seal_all_below(outline.full.from.seq)?;
-        self.thin_to_the_end(&outline, &policy, now, DEAD_PERCENT_RUN)?;
+        let mut report = self.begin_retention(now)?;
+        self.thin_to_the_end()?;
         report.bytes_freed = bytes_before.saturating_sub(self.stored_bytes()?);
         Ok(report)
     }
 
-    fn thin_to_the_end(
-        &self,
-        outline: &Outline,
-        policy: &Policy,
-        now: TimeNs,
-        dead_percent: u64,
-    ) -> Result<()> {
+    /// The first half of [`Store::run_retention`]: makes the plan durable, and leaves the thinning to background work.
+    ///
+    /// # Errors
+    /// As [`Store::run_retention`].
+    pub(crate) fn begin_retention(&self, now: TimeNs) -> Result<RetentionReport> {
         let group = self.owner()?;
-        group.set_thin_goal(Some(self.thin_goal(outline, policy, now, dead_percent)));
+        let policy = self.policy()?;
+        if group.shared.sabotage.on(Switch::ThinBeforePlan) {
+            let plan = self.plan_with(&policy, now, TimeNs::ZERO)?;
+            self.thin_towards(&Outline::after(&plan, &policy, policy_digest(&policy)), &policy, now)?;
+            self.thin_to_the_end()?;
+        }
+        let (report, outline) = self.commit_plan(&policy, now, TimeNs::ZERO)?;
+        self.thin_towards(&outline, &policy, now)?;
+        Ok(report)
+    }
+
+    fn thin_towards(&self, outline: &Outline, policy: &Policy, now: TimeNs) -> Result<()> {
+        let group = self.owner()?;
+        group.seal_all_below(outline.full.from.seq)?;
+        group.set_thin_goal(Some(self.thin_goal(outline, policy, now, DEAD_PERCENT_RUN)));
+        Ok(())
+    }
+
+    fn thin_to_the_end(&self) -> Result<()> {
+        let group = self.owner()?;
         while group.is_thinning() {
             group.maintain(RUN_ENTRIES)?;
         }
@@ -133,7 +151,12 @@ impl Store {
             if self.bookmarks() != bookmarks {
                 continue;
             }
-            for names in report.expiring_bookmarks.chunks(RECORDS_AT_ONCE) {
+            let mut names = report.expiring_bookmarks.clone();
+            if group.shared.sabotage.on(Switch::ExpireLocked) {
+                let expired = |b: &&Bookmark| b.locked && b.expires.is_some_and(|expires| expires <= now);
+                names.extend(bookmarks.iter().filter(expired).map(|bookmark| bookmark.name.clone()));
+            }
+            for names in names.chunks(RECORDS_AT_ONCE) {
                 let records = names.iter().cloned().map(MetaRecord::BookmarkRemoved).collect();
                 group.append_meta(|_, _| Ok(records), None)?;
             }
@@ -166,7 +189,7 @@ impl Store {
     fn thin_goal(&self, outline: &Outline, policy: &Policy, now: TimeNs, dead_percent_max: u64) -> ThinGoal {
         let mut points: Vec<(Seq, TimeNs)> =
             outline.kept().map(|kept| (kept.point.seq, kept.point.time)).collect();
-        if !self.inner.group.shared.sabotage.on(crate::sabotage::Switch::IgnorePins) {
+        if !self.inner.group.shared.sabotage.on(Switch::IgnorePins) {
             points.extend(self.inner.group.pinned().into_iter().map(|seq| (seq, TimeNs::ZERO)));
         }
         let full_from = outline.full.from;

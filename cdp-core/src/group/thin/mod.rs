@@ -27,7 +27,7 @@ use crate::{
     format::{
         compacted::CompactedSegment,
         manifest::{Counters, Edit, RunId},
-        packed::PackedEntry,
+        packed::{PackedContent, PackedEntry},
     },
     index::{Classes, Keep, Merge, MergeStep, Needed, Run, RunMeta, Scan, View, VisibleSums},
     sabotage::{Sabotage, Switch},
@@ -124,13 +124,21 @@ impl Keep for Filter {
         if !entry.content.is_data() || !self.victims.contains(&entry.content.segment) {
             return Ok(Some(*entry));
         }
-        self.moved.place(entry).map(Some)
+        let place = self.moved.place(entry)?;
+        Ok(Some(if self.sabotage.on(Switch::MoveBeside) { beside(&place) } else { place }))
     }
 
     fn pass(&mut self, entry: &PackedEntry) {
         self.before.take(entry);
         self.needed.is_needed(entry);
     }
+}
+
+/// The same entry with its content one sector further on.
+fn beside(entry: &PackedEntry) -> PackedEntry {
+    let was = entry.content;
+    let content = PackedContent::data(was.segment, was.sector() + 1, was.mask(), was.digest);
+    PackedEntry { key: entry.key, content }
 }
 
 /// How far thinning is.
@@ -196,7 +204,8 @@ impl Group {
                     return go_on(Stage::Tally(tally));
                 }
                 let segments = Segments::of(self, damaged);
-                let Some(choice) = tally.choose(&segments, goal.dead_percent_max) else {
+                let Some(choice) = tally.choose(&segments, goal.dead_percent_max, self.shared.sabotage)
+                else {
                     return Ok((None, Thinned::Done));
                 };
                 let round = Box::new(Round::new(choice, created.clone()));

@@ -6,6 +6,7 @@ use crate::{
     format::{PAGE_BYTES, manifest::RunId},
     group::Group,
     index::{Classes, Needed, Run, Scan},
+    sabotage::{Sabotage, Switch},
     units::{SECTOR_BYTES, Seq},
 };
 use std::{
@@ -210,7 +211,7 @@ impl Tally {
     }
 
     /// What is worth doing; `None`: nothing.
-    pub fn choose(&self, segments: &Segments, dead_percent_max: u64) -> Option<Choice> {
+    pub fn choose(&self, segments: &Segments, dead_percent_max: u64, sabotage: Sabotage) -> Option<Choice> {
         let candidates = self.candidates(segments);
         let movable: BTreeSet<u64> = candidates.iter().map(|(extent, ..)| *extent).collect();
         let of_others = segments.sealed.iter().filter(|(extent, _)| !movable.contains(extent));
@@ -241,7 +242,9 @@ impl Tally {
                 break;
             }
             victims.insert(*extent);
-            inputs.extend(alive.runs.iter().map(|run| usize::from(*run)));
+            if inputs.is_empty() || !sabotage.on(Switch::ForgetNeighbour) {
+                inputs.extend(alive.runs.iter().map(|run| usize::from(*run)));
+            }
             moved_bytes += bytes;
             moved_entries += alive.entries;
             dead_bytes = dead_bytes.saturating_sub(dead);
