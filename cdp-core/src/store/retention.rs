@@ -81,7 +81,7 @@ impl Store {
     pub fn preview_retention(&self, now: TimeNs, policy: Option<&Policy>) -> Result<RetentionReport> {
         let policy = policy.map_or_else(|| self.policy(), |policy| Ok(policy.clone()))?;
         let plan = self.plan_with(&policy, now, TimeNs::ZERO)?;
-        let outline = Outline::after(&plan, &policy, policy_digest(&policy));
+        let outline = self.outline_after(&plan, &policy);
         let mut report = self.report(&plan, &outline);
         report.bytes_freed =
             self.inner.group.reclaimable(&self.thin_goal(&outline, &policy, now, DEAD_PERCENT_RUN))?;
@@ -111,7 +111,7 @@ impl Store {
         let policy = self.policy()?;
         if group.shared.sabotage.on(Switch::ThinBeforePlan) {
             let plan = self.plan_with(&policy, now, TimeNs::ZERO)?;
-            self.thin_towards(&Outline::after(&plan, &policy, policy_digest(&policy)), &policy, now)?;
+            self.thin_towards(&self.outline_after(&plan, &policy), &policy, now)?;
             self.thin_to_the_end()?;
         }
         let (report, outline) = self.commit_plan(&policy, now, TimeNs::ZERO)?;
@@ -134,7 +134,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a plan durable: bookmarks first, then the outline.
+    /// Makes a plan durable: the outline first, which takes the bookmarks of dropped points with it, then the other bookmarks that go. In the
+    /// other order a crash in between would leave a history without the bookmarks that chose what stays.
     fn commit_plan(
         &self,
         policy: &Policy,
@@ -145,10 +146,15 @@ impl Store {
         for _ in 0..RETENTION_REPLANS_MAX {
             let bookmarks = self.bookmarks();
             let plan = self.plan_with(policy, now, horizon)?;
-            let outline = Outline::after(&plan, policy, policy_digest(policy));
+            let outline = self.outline_after(&plan, policy);
             let report = self.report(&plan, &outline);
+            // An outline that names states which a crash takes back would be of no store.
+            group.flush_appended()?;
             let _gate = group.bookmarks_at_points.write();
             if self.bookmarks() != bookmarks {
+                continue;
+            }
+            if !group.set_outline(outline.clone())? {
                 continue;
             }
             let mut names = report.expiring_bookmarks.clone();
@@ -160,13 +166,23 @@ impl Store {
                 let records = names.iter().cloned().map(MetaRecord::BookmarkRemoved).collect();
                 group.append_meta(|_, _| Ok(records), None)?;
             }
-            if group.set_outline(outline.clone())? {
-                return Ok((report, outline));
-            }
+            return Ok((report, outline));
         }
         Err(Error::InvalidArgument(
             "bookmarks and snapshots change faster than a plan can be made; try again".into(),
         ))
+    }
+
+    /// The outline that a plan leaves. A plan for an earlier time than the one before undoes no decision.
+    fn outline_after(&self, plan: &Plan, policy: &Policy) -> Outline {
+        let mut outline = Outline::after(plan, policy, policy_digest(policy));
+        let before = self.inner.group.outline().planned;
+        if let (Some((at, of)), Some(planned)) = (before, &mut outline.planned)
+            && of == planned.1
+        {
+            planned.0 = planned.0.max(at);
+        }
+        outline
     }
 
     fn report(&self, plan: &Plan, outline: &Outline) -> RetentionReport {

@@ -208,6 +208,12 @@ impl Model {
         self.perhaps_remains.clear();
     }
 
+    /// A plan is in force and may not be so after a crash: its record could not be made durable for certain.
+    pub fn thinned_in_doubt(&mut self, remains: Remains) {
+        let before = std::mem::replace(&mut self.remains, remains);
+        self.perhaps_remains.push(before);
+    }
+
     /// A plan failed or was cut short: this may be what is left.
     pub fn thinned_perhaps(&mut self, remains: Remains) {
         self.perhaps_remains.push(remains);

@@ -6,8 +6,8 @@
 use crate::{
     bookmark::Bookmark,
     error::SeqTime,
-    retention::{DropReason, FullRange, Keep, Kept, Outline, Plan, Policy},
-    units::{Seq, TimeNs},
+    retention::{DropReason, FullRange, Keep, Kept, Outline, Plan, Policy, Standing},
+    units::{Seq, TimeNs, len_u64},
 };
 
 /// The states that are left.
@@ -108,21 +108,19 @@ pub fn broken_promise(plan: &Plan, policy: &Policy, before: &Before<'_>) -> Opti
             return Some(format!("what becomes of {bookmark:?} ({dropped:?})"));
         }
     }
-    if policy.keeps_everything() && (after != *before.remains && before.remains.full.from.seq > Seq::ZERO) {
-        return Some(format!("no policy, no change of {:?}", before.remains));
+    let own = |kept: &&Kept| kept.standing == Standing::State;
+    let gone = before.remains.kept.iter().filter(own).find(|kept| !is_there(kept.point.seq));
+    if let Some(gone) = gone.filter(|_| policy.keeps_everything()) {
+        return Some(format!("no policy takes away {gone:?}"));
     }
-    // A first window that keeps all: every state from the last one at or before its edge on.
+    // A first window that keeps all: of the full range every state from the last one at or before its edge on.
     let edge = policy.windows.first().filter(|window| window.keep == Keep::All).map(|window| window.to);
-    let needed_from = match edge {
-        Some(to) => now
-            .get()
-            .checked_sub(to)
-            .map_or(0, |edge| before.times.partition_point(|time| time.get() <= edge)),
-        None if policy.windows.is_empty() && policy.max_age.is_none() => 0,
+    let edge = match edge {
+        Some(to) => now.get().checked_sub(to),
+        None if policy.windows.is_empty() && policy.max_age.is_none() => None,
         None => return None,
     };
-    let missing = (needed_from..=before.times.len()).map(|seq| Seq::new(crate::units::len_u64(seq)));
-    let mut missing = missing
-        .filter(|seq| before.remains.contains(*seq) && (before.oldest..=before.newest.seq).contains(seq));
-    missing.find(|seq| !is_there(*seq)).map(|seq| format!("seq {seq} lies in the first window and stays"))
+    let edge = edge.map_or(0, |edge| before.times.partition_point(|time| time.get() <= edge));
+    let needed = Seq::new(len_u64(edge)).max(before.remains.full.from.seq).max(before.oldest);
+    (after.full.from.seq > needed).then(|| format!("all states from seq {needed} on lie in the first window"))
 }

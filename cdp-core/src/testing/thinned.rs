@@ -4,15 +4,17 @@
 //! Segments are small, so that a short history has many of them and thinning has something to let go.
 
 use super::{
+    exhaustive::Letter,
     generate::History,
     op::{Down, FaultKind, Fill, Op, Place, Recover, When},
-    policies::TICK_NS,
+    policies::{TICK_NS, policy_of},
     simulate::{Failure, run},
     world::{Coverage, WorldConfig},
 };
 use crate::{
     capture::Coalescing,
     io::simulated::{AtomicUnit, CrashPolicy, SimRng},
+    retention::{BookmarkFilter, Keep, Policy, Window},
     sabotage::Sabotage,
     units::to_len,
 };
@@ -196,6 +198,9 @@ impl Character {
             Kind::ReadHeld => ops.push(Op::ReadHeld),
             Kind::Reader => ops.push(Op::OpenReader),
             Kind::ReadReaders => {
+                if rng.chance(0.5) {
+                    ops.extend([Op::OpenReader, self.write(rng), Op::Flush, self.retain(rng)]);
+                }
                 ops.push(Op::ReadReaders);
                 if rng.chance(0.5) {
                     ops.push(Op::CloseReaders);
@@ -286,4 +291,147 @@ pub fn run_seed(seed: u64, sabotage: Sabotage) -> Result<Coverage, Box<Failure>>
     let mut history = generate(seed);
     history.world.sabotage = sabotage;
     run(&history)
+}
+
+/// The first policy that is as wanted.
+fn policy_like(wanted: impl Fn(&Policy) -> bool) -> Op {
+    Op::SetPolicy((0..).find(|seed| wanted(&policy_of(*seed))).unwrap_or(0))
+}
+
+/// States of a few slots, and bookmarks by kind.
+fn slots_policy() -> Op {
+    policy_like(|policy| {
+        let slots = |window: &Window| match &window.keep {
+            Keep::Every(slots) => slots.interval == TICK_NS && slots.per_slot == 1,
+            _ => false,
+        };
+        policy.windows.len() == 2
+            && policy.windows.iter().all(slots)
+            && policy.windows[0].bookmarks == BookmarkFilter::All
+            && policy.windows[1].bookmarks != BookmarkFilter::All
+            && policy.max_age.is_none()
+    })
+}
+
+/// A few writes in each of some slots, over each other and beside each other, each in a segment of its own; some bookmarks.
+fn slots_of_writes(slots: u64) -> Vec<Op> {
+    let mut ops = vec![slots_policy()];
+    for slot in 0..slots {
+        for (sector, sectors) in [(0, 9), (slot * 4, 12), (3, 3)] {
+            let place = Place { volume: 0, sector, sectors };
+            ops.push(Op::Write { place, fill: Fill::Stamped, when: When::Clock, parts: 0 });
+            ops.extend([Op::Flush, Op::Clock(TICK / 4)]);
+        }
+        ops.push(Op::AddBookmark { variant: slot | (slot & 1) << 12, at: None });
+        let zeroes = Place { volume: 0, sector: 2, sectors: 17 };
+        ops.extend([Op::WriteZeroes(zeroes, When::Clock), Op::Flush, Op::Clock(TICK / 4)]);
+    }
+    ops
+}
+
+/// Steps before all letters of [`alphabet`].
+pub fn before_letters() -> Vec<Op> {
+    let mut ops = slots_of_writes(3);
+    ops.extend([Op::Clock(TICK), Op::Reopen]);
+    ops
+}
+
+/// Letters for all short histories with retention.
+pub fn alphabet() -> Vec<Letter> {
+    let place = Place { volume: 0, sector: 5, sectors: 9 };
+    let write = Op::Write { place, fill: Fill::Stamped, when: When::Clock, parts: 0 };
+    vec![
+        ("retain", vec![Op::Retain { later: 0, whole: true }]),
+        ("all goes", vec![Op::Retain { later: 100 * TICK, whole: true }]),
+        (
+            "pieces",
+            vec![
+                Op::Retain { later: 4 * TICK, whole: false },
+                Op::Thin(9, 3),
+                write.clone(),
+                Op::Thin(4, 40),
+            ],
+        ),
+        ("write", vec![write, Op::Flush, Op::Clock(TICK)]),
+        ("bookmark", vec![Op::AddBookmark { variant: 3 << 10, at: Some(5) }]),
+        ("reopen", vec![Op::Reopen]),
+    ]
+}
+
+/// Kinds of faults that [`faults_in_a_run`] goes through.
+const FAULTS: [FaultKind; 9] = [
+    FaultKind::Write,
+    FaultKind::ShortWrite,
+    FaultKind::Sync,
+    FaultKind::SyncNames,
+    FaultKind::Create,
+    FaultKind::SetSize,
+    FaultKind::NoSpaceWrite,
+    FaultKind::NoSpaceSync,
+    FaultKind::NoSpaceCreate,
+];
+/// Calls of each kind that fail in turn.
+const FAULT_CALLS: u64 = 24;
+/// Seeds of [`faults_in_a_run`].
+pub const FAULT_SEEDS: u64 = FAULTS.len() as u64 * FAULT_CALLS;
+
+/// A run of retention in which one call fails, of each kind and in turn. The store stays right, and a later run completes.
+pub fn faults_in_a_run(seed: u64, sabotage: Sabotage) -> History {
+    let (kind, call) = (FAULTS[to_len(seed / FAULT_CALLS) % FAULTS.len()], seed % FAULT_CALLS);
+    let run = Op::Retain { later: 10 * TICK, whole: true };
+    let mut ops = slots_of_writes(6);
+    ops.extend([Op::Hold(9 << 8), Op::Fault(kind, call), run.clone(), Op::ReadHeld, Op::Heal, Op::Check]);
+    ops.extend([run, Op::Check, Op::ReadHeld, Op::Reopen, Op::Check]);
+    history("faults-in-a-run", seed, sabotage, ops)
+}
+
+/// The record of a plan fails, and so does the new manifest that should take its place: it may be there or not. What is done then must
+/// fit both.
+pub fn plans_in_doubt(seed: u64, sabotage: Sabotage) -> History {
+    let mut rng = SimRng::new(seed);
+    let mut ops = slots_of_writes(4);
+    ops.extend([
+        Op::Fault(rng.pick(&[FaultKind::NoSpaceSync, FaultKind::NoSpaceWrite]), rng.below(3)),
+        Op::Full(0),
+        Op::Retain { later: 10 * TICK, whole: rng.chance(0.5) },
+        Op::AddBookmark { variant: 0, at: Some(rng.next_u64()) },
+        Op::AddBookmark { variant: 1, at: Some(rng.next_u64()) },
+        Op::Hold(rng.next_u64()),
+        Op::ReadHeld,
+    ]);
+    let policy = rng.pick(&[CrashPolicy::KeepUnsynced, CrashPolicy::Random]);
+    ops.push(Op::Down(Down::Crash { policy, seed }, Recover { look_first: true, ..Recover::default() }));
+    ops.extend([Op::Check, Op::Retain { later: 10 * TICK, whole: true }, Op::Check]);
+    history("plans-in-doubt", seed, sabotage, ops)
+}
+
+/// Everything before a write that is larger than a segment goes, and parts of that write lie in segments that end with the state before.
+pub fn edge_at_a_large_write(seed: u64, sabotage: Sabotage) -> History {
+    let mut rng = SimRng::new(seed);
+    let edge = policy_like(
+        |policy| matches!(&policy.windows[..], [Window { keep: Keep::All, to, .. }] if *to == TICK_NS),
+    );
+    let write = |sector, sectors| {
+        let place = Place { volume: 0, sector, sectors };
+        Op::Write { place, fill: Fill::Stamped, when: When::Clock, parts: 0 }
+    };
+    let mut ops = vec![edge];
+    for _ in 0..1 + rng.below(3) {
+        ops.extend([write(rng.below(5000), 9), Op::Flush, Op::Clock(TICK)]);
+    }
+    ops.extend([write(0, 3000 + rng.below(3000)), Op::Flush, Op::Step(rng.below(4)), Op::Clock(TICK / 2)]);
+    ops.extend([write(7000, 8), Op::Flush, Op::Retain { later: 0, whole: true }, Op::Check]);
+    history("edge-at-a-large-write", seed, sabotage, ops)
+}
+
+fn history(name: &str, seed: u64, sabotage: Sabotage, ops: Vec<Op>) -> History {
+    let world = WorldConfig {
+        seed,
+        volume_sectors: 8192,
+        sabotage,
+        segment_bytes: 64 << 10,
+        run_fanout: 2 + to_len(seed % 3),
+        ..WorldConfig::default()
+    };
+    History { world, ops, repeat: format!("--directed {name} {seed}..{}", seed + 1) }
 }

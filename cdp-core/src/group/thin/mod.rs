@@ -12,7 +12,8 @@
 //!
 //! Rounds follow until there is nothing worth doing. Whatever fails leaves the inputs as they were.
 //!
-//! Invariant *one owner*: all entries that point into a segment that goes are among the inputs of the merge that lets it go.
+//! Invariant *one owner*: all entries that point into a segment that goes, and all runs with pages in its footer, are among the inputs of the
+//! merge that lets it go.
 
 mod compact;
 mod survivors;
@@ -361,6 +362,7 @@ impl Group {
         });
         self.remove_lines(|line: &SegmentLine| round.victims.contains(&line.extent.get()));
         let kept: BTreeSet<ExtentId> = manifest.state().extents().collect();
+        freed.retain(|extent| !kept.contains(extent));
         let mut replaced: Vec<(Arc<Run>, Vec<ExtentId>)> = round
             .inputs
             .iter()

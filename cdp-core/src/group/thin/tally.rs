@@ -32,7 +32,9 @@ pub(crate) struct Candidate {
     pub bytes: u64,
     /// Whether moving its survivors would gain nothing but what is dead: it holds no more than payload, a header and a table.
     pub compacted: bool,
-    /// Seqs of its entries; for a compacted segment all that there are.
+    /// Extent of its frame table, which may hold pages of the index as the segment itself may.
+    pub table: u64,
+    /// Seqs of its entries, but for a write that goes on behind it; for a compacted segment all that there are.
     pub seqs: (Seq, Seq),
 }
 
@@ -67,14 +69,20 @@ impl Segments {
             };
             let bytes = if sealed.extent_bytes > 0 { sealed.extent_bytes } else { segment.named.bytes };
             let seqs = (Seq::ZERO, sealed.last_seq);
-            found.sealed.insert(extent.get(), Candidate { bytes, compacted: false, seqs });
+            found.sealed.insert(
+                extent.get(),
+                Candidate { bytes, compacted: false, table: sealed.table_extent.get(), seqs },
+            );
         }
         for (extent, segment) in &state.compacted {
             if damaged.segments.contains(extent) {
                 found.fixed_bytes += segment.bytes;
             } else {
                 let seqs = (Seq::ZERO, Seq::ZERO);
-                found.sealed.insert(extent.get(), Candidate { bytes: segment.bytes, compacted: true, seqs });
+                found.sealed.insert(
+                    extent.get(),
+                    Candidate { bytes: segment.bytes, compacted: true, table: extent.get(), seqs },
+                );
             }
         }
         found
@@ -128,7 +136,8 @@ impl Tally {
     pub fn new(group: &Group, classes: Arc<Classes>, damaged: &Damaged) -> Result<Option<Self>> {
         let full_from = Seq::new(classes.full_from());
         let view = group.view();
-        let reach = view.runs.iter().filter(|run| run.meta().seq_min <= full_from);
+        // A segment that ends at the full range may hold the first parts of the write behind it.
+        let reach = view.runs.iter().filter(|run| run.meta().seq_min <= full_from.next());
         let bad = |run: &Arc<Run>| RunId::of(run.meta()).is_none_or(|id| damaged.runs.contains(&id));
         let (unread, read): (Vec<Arc<Run>>, Vec<Arc<Run>>) = reach.cloned().partition(bad);
         if read.is_empty() {
@@ -245,6 +254,8 @@ impl Tally {
             if inputs.is_empty() || !sabotage.on(Switch::ForgetNeighbour) {
                 inputs.extend(alive.runs.iter().map(|run| usize::from(*run)));
             }
+            // A run that holds zeroes only points into no segment, and may lie in the footer of this one all the same.
+            inputs.extend(self.runs_within([*extent, candidate.table]));
             moved_bytes += bytes;
             moved_entries += alive.entries;
             dead_bytes = dead_bytes.saturating_sub(dead);
@@ -266,6 +277,13 @@ impl Tally {
             self.runs().iter().enumerate().partition(|(place, _)| inputs.contains(place));
         let runs = |list: Vec<(usize, &Arc<Run>)>| list.into_iter().map(|(_, run)| run.clone()).collect();
         Some(Choice { inputs: runs(inputs), neighbours: runs(neighbours), victims })
+    }
+
+    /// Runs with pages in one of these extents.
+    fn runs_within(&self, extents: [u64; 2]) -> impl Iterator<Item = usize> + '_ {
+        let lies_within =
+            move |run: &Arc<Run>| run.meta().pieces.iter().any(|piece| extents.contains(&piece.extent.get()));
+        self.runs().iter().enumerate().filter(move |(_, run)| lies_within(run)).map(|(place, _)| place)
     }
 
     /// Entries that are not needed, and all.
