@@ -7,6 +7,9 @@
 //! simulate --rot 0..1000               damages the stores of these seeds in many places
 //! simulate --rot-intervals 0..100      damages frames of coalesced intervals
 //! simulate --reader 0..1000            runs a reader beside an owner at work
+//! simulate --thinned 0..1000 [--shrink]  runs histories with retention; --shrink leaves out the steps that do not matter
+//! simulate --thinned-reader 0..1000     runs a reader beside an owner that thins its history
+//! simulate --rot-compacted 0..100      damages compacted segments
 //! simulate --tap 0..1000 [--shrink]    runs taps and their sources; --shrink leaves out the steps that do not matter
 //! simulate --tap-reads 0..1000         writes to few blocks around each read of a source
 //! ```
@@ -19,7 +22,7 @@ use cdp_core::{
         generate::generate,
         interleaved, rot,
         simulate::{Failure, run, run_seed, shrink},
-        tap_world,
+        tap_world, thinned,
         world::Coverage,
     },
 };
@@ -46,8 +49,12 @@ fn main() -> ExitCode {
         ["--rot", range] => parse_range(range).map(|seeds| run_range(seeds, &damage)),
         ["--rot-intervals", range] => parse_range(range).map(|seeds| run_range(seeds, &damage_of_intervals)),
         ["--reader", range] => parse_range(range).map(|seeds| run_range(seeds, &beside_an_owner)),
+        ["--thinned-reader", range] => parse_range(range).map(|seeds| run_range(seeds, &beside_a_thinning_owner)),
+        ["--rot-compacted", range] => parse_range(range).map(|seeds| run_range(seeds, &damage_of_compacted)),
         ["--directed", name, range] => parse_range(range).and_then(|seeds| run_directed(name, seeds)),
         ["--seed", seed] => parse_seed(seed).map(|seed| run_range(seed..seed + 1, &simulated)),
+        ["--thinned", range] => parse_range(range).map(|seeds| run_thinned(seeds, false)),
+        ["--thinned", range, "--shrink"] => parse_range(range).map(|seeds| run_thinned(seeds, true)),
         ["--tap", range] => parse_range(range).map(|seeds| run_tap(seeds, false)),
         ["--tap", range, "--shrink"] => parse_range(range).map(|seeds| run_tap(seeds, true)),
         ["--tap-reads", range] => parse_range(range).map(|seeds| {
@@ -58,7 +65,7 @@ fn main() -> ExitCode {
         ["--seed", seed, "--shrink"] => parse_seed(seed).map(run_short),
         _ => {
             Err("give --seeds A..B, --seed N [--shrink], --directed NAME A..B, --rot A..B, --rot-intervals A..B, \
-                 --reader A..B, --tap A..B [--shrink] or --tap-reads A..B"
+                 --rot-compacted A..B, --reader A..B, --thinned A..B [--shrink], --thinned-reader A..B, --tap A..B [--shrink] or --tap-reads A..B"
                 .to_owned())
         }
     };
@@ -135,6 +142,22 @@ fn simulated(seed: u64) -> Result<Coverage, Box<Failure>> {
     run_seed(seed, Sabotage::default())
 }
 
+fn run_thinned(seeds: Range<u64>, short: bool) -> bool {
+    run_range(seeds, &|seed| {
+        let outcome = thinned::run_seed(seed, Sabotage::default());
+        if !short || outcome.is_ok() {
+            return outcome;
+        }
+        match shrink(&thinned::generate(seed)) {
+            Some((history, failure)) => {
+                say(&format!("the world: {:#?}", history.world));
+                Err(failure)
+            }
+            None => outcome,
+        }
+    })
+}
+
 fn run_tap(seeds: Range<u64>, short: bool) -> bool {
     run_range(seeds, &|seed| {
         let outcome = tap_world::run::run_seed(seed, Sabotage::default());
@@ -161,6 +184,14 @@ fn damage_of_intervals(seed: u64) -> Result<Coverage, Box<Failure>> {
 
 fn beside_an_owner(seed: u64) -> Result<Coverage, Box<Failure>> {
     interleaved::run_seed(seed, Sabotage::default()).map(|()| Coverage::default())
+}
+
+fn damage_of_compacted(seed: u64) -> Result<Coverage, Box<Failure>> {
+    rot::run_compacted(seed, Sabotage::default()).map(|_| Coverage::default())
+}
+
+fn beside_a_thinning_owner(seed: u64) -> Result<Coverage, Box<Failure>> {
+    interleaved::run_thinned(seed, Sabotage::default()).map(|()| Coverage::default())
 }
 
 fn run_directed(name: &str, seeds: Range<u64>) -> Result<bool, String> {

@@ -79,9 +79,30 @@ pub enum Switch {
     SkipCompactedSync,
     /// What thinning replaces is removed before the manifest names what replaces it.
     UnlinkBeforeEdit,
-    /// Thinning does not know of open snapshots.
+    /// Retention does not know of open snapshots.
     IgnorePins,
+    /// Versions are taken away before the plan is durable that lets them go.
+    ThinBeforePlan,
+    /// A version that moves is entered one sector beside its new place.
+    MoveBeside,
+    /// A bookmark that has expired goes although it is locked.
+    ExpireLocked,
+    /// A segment goes although a run points into it that is not rewritten.
+    ForgetNeighbour,
 }
+
+/// The switches of retention that a simulation finds one by one. The proof of thinning finds [`Switch::ThinNeeded`] by itself;
+/// [`Switch::SkipConservation`] is a defect only beside another.
+pub const RETENTION_SWITCHES: [Switch; 8] = [
+    Switch::ThinNeeded,
+    Switch::SkipCompactedSync,
+    Switch::UnlinkBeforeEdit,
+    Switch::IgnorePins,
+    Switch::ThinBeforePlan,
+    Switch::MoveBeside,
+    Switch::ExpireLocked,
+    Switch::ForgetNeighbour,
+];
 
 /// The switches of taps.
 pub const TAP_SWITCHES: [Switch; 10] = [

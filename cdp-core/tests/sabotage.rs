@@ -67,6 +67,15 @@ fn finder_of(switch: Switch) -> Finder {
         | Switch::BelieveUncleanEnd
         | Switch::BookmarkUndrained
         | Switch::SkipPartialBlock => unreachable!("found by the simulation of taps"),
+        Switch::ThinNeeded
+        | Switch::SkipConservation
+        | Switch::SkipCompactedSync
+        | Switch::UnlinkBeforeEdit
+        | Switch::IgnorePins
+        | Switch::ThinBeforePlan
+        | Switch::MoveBeside
+        | Switch::ExpireLocked
+        | Switch::ForgetNeighbour => unreachable!("found by the simulation of retention"),
     }
 }
 

@@ -126,6 +126,11 @@ impl Catalog {
         }
     }
 
+    /// Forgets all bookmarks but these.
+    pub fn keep_bookmarks(&mut self, keep: impl Fn(&Bookmark) -> bool) {
+        self.bookmarks.retain(|_, bookmark| keep(bookmark));
+    }
+
     /// Records that make this catalog from an empty one.
     pub fn records(&self) -> impl Iterator<Item = MetaRecord> + '_ {
         let volumes = self.volumes.values().map(|info| MetaRecord::VolumeAdded {

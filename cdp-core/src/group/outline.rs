@@ -8,6 +8,7 @@ use crate::{
     format::{manifest::Edit, outline::OutlineFull},
     manifest::keep_edits,
     retention::Outline,
+    sabotage::Switch,
     units::Seq,
 };
 use std::{collections::BTreeMap, sync::Arc};
@@ -50,12 +51,17 @@ impl Group {
         self.pins.lock().keys().copied().collect()
     }
 
-    /// Makes an outline durable, unless it lacks a point that is held; then nothing happens and the answer is false.
+    /// Makes an outline durable, unless it lacks a point that is held; then nothing happens and the answer is false. Bookmarks of points
+    /// that it lacks are gone with them: a store that finds their records leaves them out.
+    ///
+    /// # Errors
+    /// As for any edit. What the outline drops is refused all the same; the next open finds either outline, and the same plan leads on.
     pub fn set_outline(&self, to: Outline) -> Result<bool> {
         let mut manifest = self.manifest.lock();
         let manifest = manifest.log()?;
         let pins = self.pins.lock();
-        if !pins.keys().all(|seq| to.contains(*seq)) {
+        let ignored = self.shared.sabotage.on(Switch::IgnorePins);
+        if !ignored && !pins.keys().all(|seq| to.contains(*seq)) {
             return Ok(false);
         }
         let (kept, dropped) = manifest.state().outline.difference(&to);
@@ -63,9 +69,12 @@ impl Group {
         let mut edits: Vec<Edit> = keep_edits(kept).collect();
         edits.extend(dropped.chunks(DROPPED_AT_ONCE).map(|seqs| Edit::OutlineDropped(seqs.to_vec())));
         edits.push(Edit::OutlineFull(OutlineFull { full: to.full, planned: to.planned }));
-        self.append_edits(manifest, &edits)?;
+        let appended = self.append_edits(manifest, &edits);
+        // The record of an edit that failed may be there all the same. So what it drops is not promised to anybody any more, but not
+        // thinned either.
+        self.catalog.write().keep_bookmarks(|bookmark| to.contains(bookmark.seq));
         *self.outline.write() = Arc::new(to);
         drop(pins);
-        Ok(true)
+        appended.map(|()| true)
     }
 }

@@ -143,7 +143,10 @@ impl Store {
     /// # Errors
     /// `NotFound`, `ReadOnly`, `NoSpace`, `Io`, `Poisoned`.
     pub fn lock_bookmark(&self, name: &str, locked: bool) -> Result<()> {
-        self.owner()?.append_meta(
+        let group = self.owner()?;
+        // Retention does not take away what is being locked.
+        let _gate = group.bookmarks_at_points.read();
+        group.append_meta(
             |_, _| {
                 self.bookmark(name)?;
                 Ok(vec![MetaRecord::BookmarkLocked { name: name.to_owned(), locked }])

@@ -137,7 +137,9 @@ impl History for StoreHistory<'_> {
             return Ok(None);
         }
         let group = &self.store.inner.group;
-        if group.is_point(seq)? { group.time_of_seq(seq).map(Some) } else { Ok(None) }
+        // What is being read was a point when it was the newest state, even if its interval went on.
+        let is_read = || group.pinned().binary_search(&seq).is_ok();
+        if group.is_point(seq)? || is_read() { group.time_of_seq(seq).map(Some) } else { Ok(None) }
     }
 
     fn until(&self, seq: Seq) -> Result<Option<TimeNs>> {

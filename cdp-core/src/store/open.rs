@@ -288,6 +288,8 @@ fn start_group(shared: Arc<Shared>, recovered: &Recovered, manifest: Manifest) -
     let state = manifest.state();
     let mut catalog = state.catalog.clone();
     recovered.frozen.iter().flat_map(|frozen| &frozen.metas).for_each(|(_, meta)| catalog.apply(meta));
+    // An outline takes away points together with their bookmarks, whose records may still be there.
+    catalog.keep_bookmarks(|bookmark| state.outline.contains(bookmark.seq));
     let mut lost = state.lost.clone();
     if matches!(manifest, Manifest::Reader(_)) {
         lost.extend(recovered.lost.iter().cloned());

@@ -132,9 +132,7 @@ impl Store {
             Point::Seq(seq) if *seq > newest.seq => {
                 Err(self.unavailable(point, *seq, "it lies in the future".into()))
             }
-            Point::Seq(seq) if !self.inner.group.outline().contains(*seq) && *seq >= self.oldest_seq() => {
-                Err(self.thinned(point, *seq))
-            }
+            Point::Seq(seq) if !self.inner.group.outline().contains(*seq) => Err(self.thinned(point, *seq)),
             Point::Seq(seq) if !self.inner.group.is_point(*seq)? => Err(self.not_kept(point, *seq)),
             Point::Seq(seq) => self.with_time(*seq),
             Point::Time(time) => self.resolve_time(point, *time),

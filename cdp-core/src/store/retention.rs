@@ -8,12 +8,14 @@ use super::{
     history::{StoreHistory, policy_digest},
 };
 use crate::{
+    bookmark::Bookmark,
     error::{Error, Result, SeqTime},
     format::meta::MetaRecord,
     group::ThinGoal,
     index::Classes,
     limits::RETENTION_REPLANS_MAX,
     retention::{OnShortage, Outline, Pin, Plan, Policy, plan},
+    sabotage::Switch,
     units::{Seq, TimeNs},
 };
 use std::sync::Arc;
@@ -75,6 +77,9 @@ impl Store {
     }
 
     fn pins(&self) -> Result<Vec<Pin>> {
+        if self.inner.group.shared.sabotage.on(Switch::IgnorePins) {
+            return Ok(Vec::new());
+        }
         let newest = self.newest().seq;
         let pinned = self.inner.group.pinned().into_iter().filter(|seq| *seq <= newest);
         pinned.map(|seq| Ok(Pin { point: self.with_time(seq)?, holder: "open snapshot".into() })).collect()
@@ -87,7 +92,7 @@ impl Store {
     pub fn preview_retention(&self, now: TimeNs, policy: Option<&Policy>) -> Result<RetentionReport> {
         let policy = policy.map_or_else(|| self.policy(), |policy| Ok(policy.clone()))?;
         let plan = self.plan_with(&policy, now, TimeNs::ZERO)?;
-        let outline = Outline::after(&plan, &policy, policy_digest(&policy));
+        let outline = self.outline_after(&plan, &policy);
         let mut report = self.report(&plan, &outline);
         report.bytes_freed =
             self.inner.group.reclaimable(&self.thin_goal(&outline, &policy, now, DEAD_PERCENT_RUN))?;
@@ -139,6 +144,10 @@ impl Store {
         thoroughness: Thoroughness,
     ) -> Result<RetentionReport> {
         let group = self.owner()?;
+        if group.shared.sabotage.on(Switch::ThinBeforePlan) {
+            let outline = self.outline_after(&self.plan_with(policy, now, horizon)?, policy);
+            self.thin_now(&self.thin_goal(&outline, policy, now, DEAD_PERCENT_RUN), outline.full.from.seq)?;
+        }
         let (report, outline) = match self.commit_plan(policy, now, horizon) {
             Err(Error::NoSpace) if group.give_up_reserve()? => self.commit_plan(policy, now, horizon)?,
             outcome => outcome?,
@@ -163,6 +172,21 @@ impl Store {
         Ok(report)
     }
 
+    /// The first half of [`Store::run_retention`]: makes the plan durable, and leaves the thinning to background work.
+    ///
+    /// # Errors
+    /// As [`Store::run_retention`].
+    #[cfg(feature = "testing")]
+    pub(crate) fn begin_retention(&self, now: TimeNs) -> Result<RetentionReport> {
+        let group = self.owner()?;
+        let policy = self.policy()?;
+        let report = self.retain(&policy, now, TimeNs::ZERO, Thoroughness::Goal)?;
+        let outline = group.outline();
+        group.seal_all_below(outline.full.from.seq)?;
+        group.set_thin_goal(Some(self.thin_goal(&outline, &policy, now, DEAD_PERCENT_RUN)));
+        Ok(report)
+    }
+
     /// Thins until there is nothing left to do for a goal.
     fn thin_now(&self, goal: &ThinGoal, full_from: Seq) -> Result<()> {
         let group = self.owner()?;
@@ -174,7 +198,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a plan durable: bookmarks first, then the outline.
+    /// Makes a plan durable: the outline first, which takes the bookmarks of dropped points with it, then the other bookmarks that go. In the
+    /// other order a crash in between would leave a history without the bookmarks that chose what stays.
     fn commit_plan(
         &self,
         policy: &Policy,
@@ -185,23 +210,43 @@ impl Store {
         for _ in 0..RETENTION_REPLANS_MAX {
             let bookmarks = self.bookmarks();
             let plan = self.plan_with(policy, now, horizon)?;
-            let outline = Outline::after(&plan, policy, policy_digest(policy));
+            let outline = self.outline_after(&plan, policy);
             let report = self.report(&plan, &outline);
+            // An outline that names states which a crash takes back would be of no store.
+            group.flush_appended()?;
             let _gate = group.bookmarks_at_points.write();
             if self.bookmarks() != bookmarks {
                 continue;
             }
-            for names in report.expiring_bookmarks.chunks(RECORDS_AT_ONCE) {
+            if !group.set_outline(outline.clone())? {
+                continue;
+            }
+            let mut names = report.expiring_bookmarks.clone();
+            if group.shared.sabotage.on(Switch::ExpireLocked) {
+                let expired = |b: &&Bookmark| b.locked && b.expires.is_some_and(|expires| expires <= now);
+                names.extend(bookmarks.iter().filter(expired).map(|bookmark| bookmark.name.clone()));
+            }
+            for names in names.chunks(RECORDS_AT_ONCE) {
                 let records = names.iter().cloned().map(MetaRecord::BookmarkRemoved).collect();
                 group.append_meta(|_, _| Ok(records), None)?;
             }
-            if group.set_outline(outline.clone())? {
-                return Ok((report, outline));
-            }
+            return Ok((report, outline));
         }
         Err(Error::InvalidArgument(
             "bookmarks and snapshots change faster than a plan can be made; try again".into(),
         ))
+    }
+
+    /// The outline that a plan leaves. A plan for an earlier time than the one before undoes no decision.
+    fn outline_after(&self, plan: &Plan, policy: &Policy) -> Outline {
+        let mut outline = Outline::after(plan, policy, policy_digest(policy));
+        let before = self.inner.group.outline().planned;
+        if let (Some((at, of)), Some(planned)) = (before, &mut outline.planned)
+            && of == planned.1
+        {
+            planned.0 = planned.0.max(at);
+        }
+        outline
     }
 
     fn report(&self, plan: &Plan, outline: &Outline) -> RetentionReport {
@@ -224,7 +269,7 @@ impl Store {
     fn thin_goal(&self, outline: &Outline, policy: &Policy, now: TimeNs, dead_percent_max: u64) -> ThinGoal {
         let mut points: Vec<(Seq, TimeNs)> =
             outline.kept().map(|kept| (kept.point.seq, kept.point.time)).collect();
-        if !self.inner.group.shared.sabotage.on(crate::sabotage::Switch::IgnorePins) {
+        if !self.inner.group.shared.sabotage.on(Switch::IgnorePins) {
             points.extend(self.inner.group.pinned().into_iter().map(|seq| (seq, TimeNs::ZERO)));
         }
         let full_from = outline.full.from;

@@ -7,6 +7,7 @@ use super::{
     image::Image,
     mismatch::Mismatch,
     model::{Model, ModelVolume, Observation},
+    remains::Remains,
     stamp::first_difference,
 };
 use crate::{
@@ -46,6 +47,8 @@ pub fn observe(store: &Store) -> Observation {
         volumes: store.volumes(),
         bookmarks: store.bookmarks(),
         coalescing: store.coalescing(),
+        remains: Remains::of(&store.inner.group.outline()),
+        policy: store.policy().unwrap_or_default(),
     }
 }
 
@@ -55,6 +58,8 @@ pub struct Checker<'a> {
     model: &'a Model,
     /// The newest state of the store, which may be older than that of the model when it is open for reading only.
     newest: Seq,
+    /// What retention has left, as the store shows it.
+    remains: Remains,
     volumes: Vec<(ModelVolume, Volume)>,
     rng: &'a mut SimRng,
 }
@@ -77,7 +82,7 @@ impl<'a> Checker<'a> {
             }
             volumes.push((volume.clone(), opened));
         }
-        Ok(Self { store, model, newest: seen.newest.seq, volumes, rng })
+        Ok(Self { store, model, newest: seen.newest.seq, remains: seen.remains, volumes, rng })
     }
 
     /// Compares everything, as thoroughly as asked.
@@ -179,7 +184,10 @@ impl<'a> Checker<'a> {
     /// opened.
     fn open_point(&self, index: usize, seq: Seq) -> Result<Option<Snapshot>, Mismatch> {
         let (model, volume) = &self.volumes[index];
-        if self.model.is_surely_point(seq, self.newest) {
+        if !self.remains.contains(seq) {
+            return self.is_gone(index, seq).map(|()| None);
+        }
+        if self.is_sure(seq) {
             return open_snapshot(volume, seq).map(Some);
         }
         let refused = match volume.snapshot(seq) {
@@ -187,7 +195,7 @@ impl<'a> Checker<'a> {
             Err(Error::PointUnavailable(refused)) => refused,
             Err(error) => return Err(Mismatch::failed(format!("snapshot({seq}) of {}", model.name))(error)),
         };
-        let sure = |seq: &u64| self.model.is_surely_point(Seq::new(*seq), self.newest);
+        let sure = |seq: &u64| self.is_sure(Seq::new(*seq));
         let last_before = (model.exists_from.get()..seq.get()).rev().find(sure).map(Seq::new);
         let first_after = (seq.get() + 1..=self.newest.get()).find(sure).map(Seq::new);
         let before = refused.before.map(|point| point.seq);
@@ -211,6 +219,45 @@ impl<'a> Checker<'a> {
             }
         }
         Ok(None)
+    }
+
+    fn is_sure(&self, seq: Seq) -> bool {
+        self.model.is_surely_point_of(&self.remains, seq, self.newest)
+    }
+
+    /// A state that retention has taken away is refused, and the nearest ones are named that can be opened.
+    fn is_gone(&self, index: usize, seq: Seq) -> Result<(), Mismatch> {
+        let (model, volume) = &self.volumes[index];
+        let call = format!("snapshot({seq}) of volume '{}', which was thinned away", model.name);
+        let refused = match volume.snapshot(seq) {
+            Err(Error::PointUnavailable(refused)) => refused,
+            Err(error) => return Err(Mismatch::failed(call)(error)),
+            Ok(_) => return Err(Mismatch::new(call, "refused", "opened")),
+        };
+        self.is_refused(&Point::Seq(seq))?;
+        let (before, after) = self.remains.around(seq, model.exists_from);
+        let found = (refused.before.map(|point| point.seq), refused.after.map(|point| point.seq));
+        // Where the volume begins inside a coalesced interval, its first point lies behind that.
+        let after_is_right = after == found.1 || (after == Some(model.exists_from) && found.1 > after);
+        if before != found.0 || !after_is_right {
+            return Err(Mismatch::new(
+                call,
+                format!("between {before:?} and {after:?}"),
+                format!("{found:?}"),
+            ));
+        }
+        for point in [refused.before, refused.after].into_iter().flatten() {
+            open_snapshot(volume, point.seq)?;
+            if point.time != self.model.time_of(point.seq) {
+                let time = self.model.time_of(point.seq).to_string();
+                return Err(Mismatch::new(
+                    format!("time of seq {}", point.seq),
+                    time,
+                    point.time.to_string(),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Points before the volume existed and points in the future are refused.
@@ -247,7 +294,7 @@ impl<'a> Checker<'a> {
                 };
                 vec![(exists_from, newest), pair(), pair()]
             };
-            let sure = |seq: &u64| self.model.is_surely_point(Seq::new(*seq), self.newest);
+            let sure = |seq: &u64| self.is_sure(Seq::new(*seq));
             for (from, to) in pairs.into_iter().filter(|(from, to)| sure(from) && sure(to)) {
                 self.changed_between(index, Seq::new(from), Seq::new(to))?;
             }
@@ -312,7 +359,7 @@ impl<'a> Checker<'a> {
         self.resolves_to(&Point::Seq(newest.seq), newest.seq)?;
         self.is_refused(&Point::Seq(newest.seq.next()))?;
         self.is_refused(&Point::Bookmark("never-set".into()))?;
-        let oldest = self.model.volumes()[0].exists_from;
+        let oldest = self.model.volumes()[0].exists_from.max(self.remains.oldest());
         if oldest <= newest.seq {
             self.resolves_to(&Point::Oldest, oldest)?;
         }
@@ -338,11 +385,13 @@ impl<'a> Checker<'a> {
         // Behind the newest write the answer depends on how far the clock of the group has come.
         match self.store.resolve(&point) {
             Err(Error::PointUnavailable(_)) if time > newest.time || expected < oldest => Ok(()),
-            Err(Error::PointUnavailable(_)) if !self.model.is_surely_point(expected, newest.seq) => Ok(()),
+            Err(Error::PointUnavailable(_)) if !self.is_sure(expected) => Ok(()),
             Err(error) => Err(Mismatch::failed(format!("resolve({point:?})"))(error)),
-            Ok(found) if found.seq == expected && expected >= oldest => Ok(()),
+            Ok(found) if found.seq == expected && expected >= oldest && self.remains.contains(expected) => {
+                Ok(())
+            }
             Ok(found) => {
-                let expected = format!("seq {expected}, not before seq {oldest}");
+                let expected = format!("seq {expected} of {:?}, not before seq {oldest}", self.remains);
                 Err(Mismatch::new(format!("resolve({point:?})"), expected, format!("{found:?}")))
             }
         }
@@ -381,6 +430,13 @@ impl<'a> Checker<'a> {
         if timeline.bookmarks != self.store.bookmarks() {
             return wrong("bookmarks", "those of the store".into(), format!("{:?}", timeline.bookmarks));
         }
+        let retained: Vec<SeqTime> = timeline.retained.iter().map(|retained| retained.point).collect();
+        if retained != self.remains.kept.iter().map(|kept| kept.point).collect::<Vec<_>>() {
+            return wrong("retained", format!("{:?}", self.remains), format!("{retained:?}"));
+        }
+        if let Some(other) = retained.iter().find(|point| point.time != self.model.time_of(point.seq)) {
+            return wrong("time", self.model.time_of(other.seq).to_string(), format!("{other:?}"));
+        }
         if !timeline.gaps.is_empty() {
             return wrong("gaps", "none".into(), format!("{:?}", timeline.gaps));
         }
@@ -391,7 +447,7 @@ impl<'a> Checker<'a> {
                 continue;
             }
             let exact: Vec<(Seq, Seq)> = ranges.map(|range| (range.from.seq, range.to.seq)).collect();
-            let expected = vec![(model.exists_from, self.newest)];
+            let expected = vec![(model.exists_from.max(self.remains.full.from.seq), self.newest)];
             if exact != expected {
                 let what = format!("exact ranges of volume '{}'", model.name);
                 return wrong(&what, format!("{expected:?}"), format!("{exact:?}"));
@@ -417,9 +473,9 @@ impl<'a> Checker<'a> {
                 && range.granularity == granularity(coalescing)
         };
         let shown = |seq: Seq| ranges.iter().any(|range| range.from.seq <= seq && seq <= range.to.seq);
-        let sure = (model.exists_from.get()..=self.newest.get()).map(Seq::new);
-        let missing =
-            sure.filter(|seq| self.model.is_surely_point(*seq, self.newest)).find(|seq| !shown(*seq));
+        let first = model.exists_from.max(self.remains.full.from.seq);
+        let sure = (first.get()..=self.newest.get()).map(Seq::new);
+        let missing = sure.filter(|seq| self.is_sure(*seq)).find(|seq| !shown(*seq));
         if !ascending || !ranges.iter().all(rightly) || missing.is_some() {
             return Err(Mismatch::new(
                 format!("timeline: exact ranges of volume '{}'", model.name),

@@ -3,6 +3,7 @@
 use super::{
     generate::History,
     op::{Down, FaultKind, Fill, Op, Place, Recover, When},
+    thinned,
     world::WorldConfig,
 };
 use crate::{
@@ -27,12 +28,15 @@ fn crash(rng: &mut SimRng) -> Down {
 pub type Directed = fn(u64, Sabotage) -> History;
 
 /// All of them by name.
-pub const DIRECTED: [(&str, Directed); 5] = [
+pub const DIRECTED: [(&str, Directed); 8] = [
     ("holes-in-the-row", holes_in_the_row),
     ("torn-large-writes", torn_large_writes),
     ("frames-that-move", frames_that_move),
     ("killed-after-a-failed-sync", killed_after_a_failed_sync),
     ("torn-intervals", torn_intervals),
+    ("faults-in-a-run", thinned::faults_in_a_run),
+    ("plans-in-doubt", thinned::plans_in_doubt),
+    ("edge-at-a-large-write", thinned::edge_at_a_large_write),
 ];
 
 fn history(name: &str, seed: u64, volume_sectors: u64, sabotage: Sabotage, ops: Vec<Op>) -> History {

@@ -10,7 +10,9 @@ use super::{
     generate::generate,
     mismatch::Mismatch,
     op::Op,
+    remains::Remains,
     simulate::{Failure, guarded},
+    thinned,
     world::{World, WorldConfig},
 };
 use crate::{
@@ -19,6 +21,7 @@ use crate::{
         Extent, Storage, StorageLock,
         simulated::{SimRng, SimulatedStorage},
     },
+    retention::Policy,
     sabotage::Sabotage,
     units::ExtentId,
 };
@@ -36,6 +39,8 @@ struct Owner {
     /// Probability of steps before a call of the reader.
     busy: f64,
     failed: Option<Mismatch>,
+    /// What retention had left, and under which policy, after each step.
+    seen: Vec<(Remains, Policy)>,
 }
 
 impl Owner {
@@ -43,6 +48,7 @@ impl Owner {
         while self.failed.is_none() && self.rng.chance(self.busy) {
             let Some(op) = self.ops.pop_front() else { return };
             self.failed = self.world.step(&op).err();
+            self.seen.push((self.world.model.remains().clone(), self.world.model.policy()));
         }
     }
 }
@@ -132,8 +138,43 @@ impl Extent for InterleavedExtent {
 /// When the reader sees what the model does not allow, or fails.
 pub fn run_seed(seed: u64, sabotage: Sabotage) -> Result<(), Box<Failure>> {
     let ops = ops_of(seed);
-    guarded(|| run(seed, &ops, sabotage)).map_err(|cause| {
+    let generated = generate(seed).world;
+    let world = WorldConfig {
+        volume_sectors: generated.volume_sectors.min(VOLUME_SECTORS_MAX),
+        sabotage,
+        ..generated
+    };
+    guarded(|| run(seed, world, &ops)).map_err(|cause| {
         let repeat = format!("--reader {seed}..{}", seed + 1);
+        Box::new(Failure { seed, step: ops.len(), ops, cause, repeat })
+    })
+}
+
+/// The same with an owner that thins its history.
+///
+/// # Errors
+/// As [`run_seed`].
+pub fn run_thinned(seed: u64, sabotage: Sabotage) -> Result<(), Box<Failure>> {
+    let mut history = thinned::generate(seed);
+    history.world.sabotage = sabotage;
+    let works = |op: &Op| {
+        matches!(
+            op,
+            Op::Write { .. }
+                | Op::WriteZeroes(..)
+                | Op::Discard(..)
+                | Op::Flush
+                | Op::Step(_)
+                | Op::Clock(_)
+                | Op::SetPolicy(_)
+                | Op::Retain { .. }
+                | Op::Thin(..)
+        )
+    };
+    let more = thinned::generate(seed ^ 0x0a11_5eed).ops;
+    let ops: Vec<Op> = history.ops.into_iter().chain(more).filter(works).collect();
+    guarded(|| run(seed, history.world, &ops)).map_err(|cause| {
+        let repeat = format!("--thinned-reader {seed}..{}", seed + 1);
         Box::new(Failure { seed, step: ops.len(), ops, cause, repeat })
     })
 }
@@ -157,14 +198,8 @@ fn ops_of(seed: u64) -> Vec<Op> {
     of(seed).chain(of(seed ^ 0x0a11_5eed)).collect()
 }
 
-fn run(seed: u64, ops: &[Op], sabotage: Sabotage) -> Result<(), Mismatch> {
+fn run(seed: u64, world: WorldConfig, ops: &[Op]) -> Result<(), Mismatch> {
     let mut rng = SimRng::new(seed);
-    let generated = generate(seed).world;
-    let world = WorldConfig {
-        volume_sectors: generated.volume_sectors.min(VOLUME_SECTORS_MAX),
-        sabotage,
-        ..generated
-    };
     let mut world = World::new(world)?;
     let (first, rest) = ops.split_at(ops.len() / 3);
     for op in first {
@@ -174,13 +209,18 @@ fn run(seed: u64, ops: &[Op], sabotage: Sabotage) -> Result<(), Mismatch> {
     let (disk, options) = (world.storage.clone(), world.options());
     // A reader starts over a few times when the owner changes the store under it, but not for ever.
     let busy = rng.pick(&[0.005, 0.02, 0.08]);
-    let owner = Owner { world, ops: rest.to_vec().into(), rng: rng.split(), busy, failed: None };
+    let seen = vec![(world.model.remains().clone(), world.model.policy())];
+    let owner = Owner { world, ops: rest.to_vec().into(), rng: rng.split(), busy, failed: None, seen };
     let owner = Arc::new(Mutex::new(owner));
     let view = Interleaved { disk, owner: owner.clone() };
     let reader =
         Store::open_read_only(Arc::new(view), options).map_err(Mismatch::failed("open_read_only"))?;
     let mut model = owner.lock().world.model.clone();
     model.may_be_back_at(acknowledged);
+    for (remains, policy) in &owner.lock().seen {
+        model.thinned_perhaps(remains.clone());
+        model.set_policy(policy.clone(), false);
+    }
     let seen = observe(&reader);
     model.admits(&seen)?;
     let damage = &reader.recovery().damage;

@@ -4,6 +4,7 @@
 //! - [`check`]: compares a store with the model; [`coalesced`]: what both know of coalesced writes.
 //! - [`world`]: a store on a simulated disk, its model, and the steps ([`op`]) that act on both.
 //! - [`generate`]: a random history for a seed; [`simulate`]: runs seeds, and makes a failing history short.
+//! - [`thinned`]: histories with retention, under [`policies`] of seconds; [`remains`]: what the model knows of it.
 //! - [`directed`]: histories aimed at one thing; [`commit_order`]: the order of syncs, which one thread cannot show.
 //! - [`exhaustive`]: all short histories with a crash at each changing call.
 //! - [`interleaved`]: a reader beside an owner at work.
@@ -25,9 +26,12 @@ pub mod interleaved;
 pub mod mismatch;
 pub mod model;
 pub mod op;
+pub mod policies;
 pub mod pool;
+pub mod remains;
 pub mod rot;
 pub mod simulate;
 pub mod stamp;
 pub mod tap_world;
+pub mod thinned;
 pub mod world;

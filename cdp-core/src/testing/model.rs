@@ -14,6 +14,7 @@ use super::{
     coalesced::Stretches,
     image::{Image, Piece},
     mismatch::Mismatch,
+    remains::Remains,
     stamp::{Stamp, VolumeTag},
 };
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     capture::Coalescing,
     catalog::VolumeInfo,
     error::SeqTime,
+    retention::Policy,
     units::{SECTOR_BYTES, Seq, TimeNs, len_u64, to_len},
 };
 use std::collections::BTreeMap;
@@ -85,6 +87,10 @@ pub struct Observation {
     pub bookmarks: Vec<Bookmark>,
     /// How the next write is coalesced.
     pub coalescing: Coalescing,
+    /// What retention has left.
+    pub remains: Remains,
+    /// The policy in force.
+    pub policy: Policy,
 }
 
 /// The oracle.
@@ -98,6 +104,11 @@ pub struct Model {
     perhaps_written: Option<Written>,
     perhaps_volume: Option<PerhapsVolume>,
     stretches: Stretches,
+    remains: Remains,
+    /// What may be left instead, where carrying out a plan failed or was cut short.
+    perhaps_remains: Vec<Remains>,
+    /// Every policy that may be in force; the last one is, unless it was cut short.
+    policies: Vec<Policy>,
     last_stamp: Stamp,
     tags: u16,
 }
@@ -105,7 +116,7 @@ pub struct Model {
 impl Model {
     /// A new store with one volume of zeroes.
     pub fn new(volume: &str, bytes: u64) -> Self {
-        let mut model = Self::default();
+        let mut model = Self { policies: vec![Policy::default()], ..Self::default() };
         let tag = model.new_tag();
         model.volumes.push(ModelVolume { name: volume.to_owned(), bytes, exists_from: Seq::ZERO, tag });
         model
@@ -183,6 +194,31 @@ impl Model {
         self.stretches.set(behind, coalescing, certain);
     }
 
+    /// A policy is in force from now on; `certain`: also after a crash.
+    pub fn set_policy(&mut self, policy: Policy, certain: bool) {
+        if certain {
+            self.policies.clear();
+        }
+        self.policies.push(policy);
+    }
+
+    /// A plan was carried out: this is what is left.
+    pub fn thinned(&mut self, remains: Remains) {
+        self.remains = remains;
+        self.perhaps_remains.clear();
+    }
+
+    /// A plan is in force and may not be so after a crash: its record could not be made durable for certain.
+    pub fn thinned_in_doubt(&mut self, remains: Remains) {
+        let before = std::mem::replace(&mut self.remains, remains);
+        self.perhaps_remains.push(before);
+    }
+
+    /// A plan failed or was cut short: this may be what is left.
+    pub fn thinned_perhaps(&mut self, remains: Remains) {
+        self.perhaps_remains.push(remains);
+    }
+
     /// A flush succeeded: where writes are coalesced by barrier, the newest state is a point.
     pub fn barrier(&mut self) {
         let newest = self.newest().seq;
@@ -216,6 +252,8 @@ impl Model {
         self.perhaps_written = None;
         self.acknowledged = seen.newest.seq;
         self.stretches.recovered(seen.newest.seq, seen.coalescing);
+        self.thinned(seen.remains.clone());
+        self.set_policy(seen.policy.clone(), true);
         Ok(())
     }
 
@@ -252,8 +290,30 @@ impl Model {
         &self.stretches
     }
 
-    /// Whether a state must be a point, when `newest` is the newest one. Others may be points, and then they are exact.
+    /// What retention has left.
+    pub fn remains(&self) -> &Remains {
+        &self.remains
+    }
+
+    /// The policy in force, as far as is known.
+    pub fn policy(&self) -> Policy {
+        self.policies.last().cloned().unwrap_or_default()
+    }
+
+    /// Whether a state must be a point, when `newest` is the newest one. Others may be points, and then they are exact, unless
+    /// retention has taken them away.
     pub fn is_surely_point(&self, seq: Seq, newest: Seq) -> bool {
+        self.is_surely_point_of(&self.remains, seq, newest)
+    }
+
+    /// The same where this is left.
+    pub fn is_surely_point_of(&self, remains: &Remains, seq: Seq, newest: Seq) -> bool {
+        if !remains.contains(seq) {
+            return false;
+        }
+        if remains.is_chosen(seq) {
+            return true;
+        }
         if seq == Seq::ZERO || seq == newest || self.certain_bookmarks().any(|bookmark| bookmark.seq == seq) {
             return true;
         }
@@ -317,6 +377,7 @@ impl Model {
         self.admits_newest(seen)?;
         self.stretches.admits(seen.newest.seq, seen.coalescing)?;
         self.admits_volumes(seen)?;
+        self.admits_retention(seen)?;
         for bookmark in &seen.bookmarks {
             let known = self.bookmarks.get(&bookmark.name);
             if !known.is_some_and(|states| states.contains(&Some(bookmark.clone()))) {
@@ -334,6 +395,26 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    fn admits_retention(&self, seen: &Observation) -> Result<(), Mismatch> {
+        if !self.policies.contains(&seen.policy) {
+            let expected = format!("one of {:?}", self.policies);
+            return Err(Mismatch::new("policy", expected, format!("{:?}", seen.policy)));
+        }
+        if seen.remains != self.remains && !self.perhaps_remains.contains(&seen.remains) {
+            let expected = format!("{:?} or one of {:?}", self.remains, self.perhaps_remains);
+            return Err(Mismatch::new("what retention left", expected, format!("{:?}", seen.remains)));
+        }
+        if seen.remains.full.from.seq > seen.newest.seq {
+            let expected = format!("from {:?} or before", seen.newest);
+            return Err(Mismatch::new("the full range", expected, format!("{:?}", seen.remains.full)));
+        }
+        let lost = seen.bookmarks.iter().find(|bookmark| !seen.remains.contains(bookmark.seq));
+        match lost {
+            Some(lost) => Err(Mismatch::new("the point of a bookmark", "there", format!("gone: {lost:?}"))),
+            None => Ok(()),
+        }
     }
 
     fn admits_newest(&self, seen: &Observation) -> Result<(), Mismatch> {

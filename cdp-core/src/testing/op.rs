@@ -152,6 +152,23 @@ pub enum Op {
     Full(u64),
     /// All faults are over and there is space again.
     Heal,
+    /// The policy of this seed is recorded.
+    SetPolicy(u64),
+    /// Retention runs at a time so many nanoseconds from now by the clock.
+    Retain {
+        /// From now, nanoseconds.
+        later: i64,
+        /// To the end; else the plan is made durable, and the rest is left to [`Op::Thin`].
+        whole: bool,
+    },
+    /// So many steps of background work, each of so many entries.
+    Thin(u64, u64),
+    /// Opens the store for reading only, and keeps it open beside the owner.
+    OpenReader,
+    /// Compares what the readers that are kept open see with what it was when they were opened.
+    ReadReaders,
+    /// Closes the readers that are kept open.
+    CloseReaders,
     /// The machine goes down now.
     Down(Down, Recover),
     /// The machine goes down in changing call number so many from here.

@@ -15,6 +15,7 @@ use super::{
     model::Model,
     op::{Down, Fill, Op, Place, Recover, When},
     simulate::{Cause, Failure, guarded},
+    thinned,
     world::{World, WorldConfig},
 };
 use crate::{
@@ -80,6 +81,17 @@ struct Specimen {
     closed: bool,
     /// The newest state must be at least this one, whatever is damaged, unless the store cannot be opened.
     at_least: Seq,
+    /// Volumes and points that met damage.
+    refused: u64,
+}
+
+/// What was damaged, and what came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Met {
+    /// Places that were damaged.
+    pub places: u64,
+    /// Volumes at points whose reading was refused for it.
+    pub refused: u64,
 }
 
 /// Damages the store of one seed in several places. Returns how many were damaged.
@@ -139,7 +151,7 @@ pub fn run_intervals(seed: u64, sabotage: Sabotage) -> Result<u64, Box<Failure>>
             store.close().map_err(Mismatch::failed("close"))?;
         }
         let disk = world.storage.kill();
-        Ok(Specimen { world, disk, closed, at_least })
+        Ok(Specimen { world, disk, closed, at_least, refused: 0 })
     });
     let mut specimen = made.map_err(failed)?;
     let heads = frame_heads(&specimen.disk).map_err(|cause| failed(cause.into()))?;
@@ -159,6 +171,66 @@ pub fn run_intervals(seed: u64, sabotage: Sabotage) -> Result<u64, Box<Failure>>
         })?;
     }
     Ok(len_u64(heads.len()))
+}
+
+/// Flips bits in the compacted segments of a store whose history was thinned: every read is right or refused, at every point.
+///
+/// # Errors
+/// The first place where that does not hold.
+pub fn run_compacted(seed: u64, sabotage: Sabotage) -> Result<Met, Box<Failure>> {
+    let history = thinned::generate(seed);
+    let failed = |cause| {
+        let (ops, repeat) = (history.ops.clone(), format!("--rot-compacted {seed}..{}", seed + 1));
+        Box::new(Failure { seed, step: ops.len(), ops, cause, repeat })
+    };
+    let quiet = |op: &&Op| {
+        let troubles =
+            matches!(op, Op::Fault(..) | Op::Full(_) | Op::DownAt(..) | Op::Down(..) | Op::Hold(_));
+        let readers = matches!(op, Op::OpenReader | Op::ReadReaders | Op::CloseReaders | Op::ReadOnly);
+        !troubles && !readers
+    };
+    let made = guarded(|| {
+        let mut world = World::new(WorldConfig { sabotage, ..history.world.clone() })?;
+        history.ops.iter().filter(quiet).try_for_each(|op| world.step(op))?;
+        let store = world.store()?;
+        let compacted = store.inner.group.manifest.lock().state().compacted.clone();
+        let at_least = world.model.newest().seq;
+        world.forget_store();
+        store.close().map_err(Mismatch::failed("close"))?;
+        let disk = world.storage.kill();
+        Ok((Specimen { world, disk, closed: false, at_least, refused: 0 }, compacted))
+    });
+    let (mut specimen, compacted) = made.map_err(failed)?;
+    let mut rng = SimRng::new(seed ^ 0x0c0_4aac);
+    let mut met = Met::default();
+    for (extent, segment) in compacted.into_iter().take(4) {
+        for offset in [
+            rng.below(PAGE),
+            PAGE + rng.below(segment.table_at() - PAGE),
+            segment.bytes - 1 - rng.below(PAGE),
+        ] {
+            let disk = specimen.disk.fork();
+            met.places += 1;
+            let outcome = guarded(|| {
+                disk.flip_bit(extent, offset, 3)
+                    .map_err(|error| Mismatch::new("damaging the disk", "done", error.to_string()))?;
+                let storage = Arc::new(disk.fork());
+                let store =
+                    Store::open(storage, specimen.world.options()).map_err(Mismatch::failed("open"))?;
+                specimen.refused += read_everything(&store, &specimen.world.model, &mut specimen.world.rng)?;
+                specimen.write_behind(&store)
+            });
+            outcome.map_err(|cause| match cause {
+                Cause::Mismatch(mismatch) => {
+                    let what = format!("byte {offset} of compacted segment {extent}");
+                    failed(Mismatch::new(what, "right or refused", mismatch.to_string()).into())
+                }
+                panic @ Cause::Panic(_) => failed(panic),
+            })?;
+        }
+    }
+    met.refused = specimen.refused;
+    Ok(met)
 }
 
 /// Where frames begin.
@@ -221,7 +293,7 @@ fn specimen(seed: u64, ops: &[Op], sabotage: Sabotage) -> Result<Specimen, Misma
     }
     let disk = world.storage.kill();
     let at_least = if closed { at_least.next() } else { at_least };
-    Ok(Specimen { world, disk, closed, at_least })
+    Ok(Specimen { world, disk, closed, at_least, refused: 0 })
 }
 
 impl Specimen {
@@ -252,7 +324,7 @@ impl Specimen {
             return Err(Mismatch::new("newest state", allowed, seen.newest.seq.to_string()));
         }
         if reported {
-            read_everything(store, model, &mut self.world.rng)?;
+            self.refused += read_everything(store, model, &mut self.world.rng)?;
             return self.write_behind(store);
         }
         if self.closed {
@@ -287,8 +359,9 @@ impl Specimen {
     }
 }
 
-/// Reads every volume at every seq. Damage is allowed, wrong bytes are not.
-fn read_everything(store: &Store, model: &Model, rng: &mut SimRng) -> Result<(), Mismatch> {
+/// Reads every volume at every seq. Damage is allowed, wrong bytes are not. Returns how often there was damage.
+fn read_everything(store: &Store, model: &Model, rng: &mut SimRng) -> Result<u64, Mismatch> {
+    let mut damaged = 0;
     let newest = store.newest().seq;
     for (index, expected) in model.volumes().iter().enumerate() {
         let Ok(volume) = store.volume(Some(&expected.name)) else { continue };
@@ -309,12 +382,12 @@ fn read_everything(store: &Store, model: &Model, rng: &mut SimRng) -> Result<(),
             let image = model.image(index, seq);
             let mut read = |offset, buf: &mut [u8]| tolerant(snapshot.read(offset, buf));
             match compare_image(expected, seq, &image, "snapshot read", rng, &mut read) {
-                Err(Mismatch::Failed { error, .. }) if is_skip(&error) => {}
+                Err(Mismatch::Failed { error, .. }) if is_skip(&error) => damaged += 1,
                 other => other?,
             }
         }
     }
-    Ok(())
+    Ok(damaged)
 }
 
 /// Ends the comparison of an image at the first damage without calling it a difference.

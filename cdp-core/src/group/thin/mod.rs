@@ -12,7 +12,8 @@
 //!
 //! Rounds follow until there is nothing worth doing. Whatever fails leaves the inputs as they were.
 //!
-//! Invariant *one owner*: all entries that point into a segment that goes are among the inputs of the merge that lets it go.
+//! Invariant *one owner*: all entries that point into a segment that goes, and all runs with pages in its footer, are among the inputs of the
+//! merge that lets it go.
 
 mod compact;
 mod survivors;
@@ -27,7 +28,7 @@ use crate::{
     format::{
         compacted::CompactedSegment,
         manifest::{Counters, Edit, RunId},
-        packed::PackedEntry,
+        packed::{PackedContent, PackedEntry},
     },
     index::{Classes, Keep, Merge, MergeStep, Needed, Run, RunMeta, Scan, View, VisibleSums},
     sabotage::{Sabotage, Switch},
@@ -126,13 +127,21 @@ impl Keep for Filter {
         if !entry.content.is_data() || !self.victims.contains(&entry.content.segment) {
             return Ok(Some(*entry));
         }
-        self.moved.place(entry).map(Some)
+        let place = self.moved.place(entry)?;
+        Ok(Some(if self.sabotage.on(Switch::MoveBeside) { beside(&place) } else { place }))
     }
 
     fn pass(&mut self, entry: &PackedEntry) {
         self.before.take(entry);
         self.needed.is_needed(entry);
     }
+}
+
+/// The same entry with its content one sector further on.
+fn beside(entry: &PackedEntry) -> PackedEntry {
+    let was = entry.content;
+    let content = PackedContent::data(was.segment, was.sector() + 1, was.mask(), was.digest);
+    PackedEntry { key: entry.key, content }
 }
 
 /// How far thinning is.
@@ -198,8 +207,9 @@ impl Group {
                     return go_on(Stage::Tally(tally));
                 }
                 let segments = Segments::of(self, damaged);
+                let limits = self.round_limits(goal.tight);
                 let Some(choice) =
-                    tally.choose(&segments, goal.dead_percent_max, self.round_limits(goal.tight))
+                    tally.choose(&segments, goal.dead_percent_max, limits, self.shared.sabotage)
                 else {
                     return Ok((None, Thinned::Done));
                 };
@@ -365,6 +375,7 @@ impl Group {
         });
         self.remove_lines(|line: &SegmentLine| round.victims.contains(&line.extent.get()));
         let kept: BTreeSet<ExtentId> = manifest.state().extents().collect();
+        freed.retain(|extent| !kept.contains(extent));
         let mut replaced: Vec<(Arc<Run>, Vec<ExtentId>)> = round
             .inputs
             .iter()

@@ -6,6 +6,7 @@ use crate::{
     format::{PAGE_BYTES, manifest::RunId},
     group::Group,
     index::{Classes, Needed, Run, Scan},
+    sabotage::{Sabotage, Switch},
     units::{SECTOR_BYTES, Seq},
 };
 use std::{
@@ -31,7 +32,9 @@ pub(crate) struct Candidate {
     pub bytes: u64,
     /// Whether moving its survivors would gain nothing but what is dead: it holds no more than payload, a header and a table.
     pub compacted: bool,
-    /// Seqs of its entries; for a compacted segment all that there are.
+    /// Extent of its frame table, which may hold pages of the index as the segment itself may.
+    pub table: u64,
+    /// Seqs of its entries, but for a write that goes on behind it; for a compacted segment all that there are.
     pub seqs: (Seq, Seq),
 }
 
@@ -66,14 +69,20 @@ impl Segments {
             };
             let bytes = if sealed.extent_bytes > 0 { sealed.extent_bytes } else { segment.named.bytes };
             let seqs = (Seq::ZERO, sealed.last_seq);
-            found.sealed.insert(extent.get(), Candidate { bytes, compacted: false, seqs });
+            found.sealed.insert(
+                extent.get(),
+                Candidate { bytes, compacted: false, table: sealed.table_extent.get(), seqs },
+            );
         }
         for (extent, segment) in &state.compacted {
             if damaged.segments.contains(extent) {
                 found.fixed_bytes += segment.bytes;
             } else {
                 let seqs = (Seq::ZERO, Seq::ZERO);
-                found.sealed.insert(extent.get(), Candidate { bytes: segment.bytes, compacted: true, seqs });
+                found.sealed.insert(
+                    extent.get(),
+                    Candidate { bytes: segment.bytes, compacted: true, table: extent.get(), seqs },
+                );
             }
         }
         found
@@ -138,7 +147,8 @@ impl Tally {
     pub fn new(group: &Group, classes: Arc<Classes>, damaged: &Damaged) -> Result<Option<Self>> {
         let full_from = Seq::new(classes.full_from());
         let view = group.view();
-        let reach = view.runs.iter().filter(|run| run.meta().seq_min <= full_from);
+        // A segment that ends at the full range may hold the first parts of the write behind it.
+        let reach = view.runs.iter().filter(|run| run.meta().seq_min <= full_from.next());
         let bad = |run: &Arc<Run>| RunId::of(run.meta()).is_none_or(|id| damaged.runs.contains(&id));
         let (unread, read): (Vec<Arc<Run>>, Vec<Arc<Run>>) = reach.cloned().partition(bad);
         if read.is_empty() {
@@ -211,7 +221,13 @@ impl Tally {
     }
 
     /// What is worth doing; `None`: nothing.
-    pub fn choose(&self, segments: &Segments, dead_percent_max: u64, limits: RoundLimits) -> Option<Choice> {
+    pub fn choose(
+        &self,
+        segments: &Segments,
+        dead_percent_max: u64,
+        limits: RoundLimits,
+        sabotage: Sabotage,
+    ) -> Option<Choice> {
         let candidates = self.candidates(segments);
         let movable: BTreeSet<u64> = candidates.iter().map(|(extent, ..)| *extent).collect();
         let of_others = segments.sealed.iter().filter(|(extent, _)| !movable.contains(extent));
@@ -243,7 +259,11 @@ impl Tally {
                 break;
             }
             victims.insert(*extent);
-            inputs.extend(alive.runs.iter().map(|run| usize::from(*run)));
+            if inputs.is_empty() || !sabotage.on(Switch::ForgetNeighbour) {
+                inputs.extend(alive.runs.iter().map(|run| usize::from(*run)));
+            }
+            // A run that holds zeroes only points into no segment, and may lie in the footer of this one all the same.
+            inputs.extend(self.runs_within([*extent, candidate.table]));
             moved_bytes += bytes;
             moved_entries += alive.entries;
             dead_bytes = dead_bytes.saturating_sub(dead);
@@ -268,6 +288,13 @@ impl Tally {
         let dead_entries: u64 = inputs.iter().map(|(place, _)| self.dropped[*place]).sum();
         freed_bytes += dead_entries * ENTRY_BYTES;
         Some(Choice { inputs: runs(inputs), neighbours: runs(neighbours), victims, freed_bytes })
+    }
+
+    /// Runs with pages in one of these extents.
+    fn runs_within(&self, extents: [u64; 2]) -> impl Iterator<Item = usize> + '_ {
+        let lies_within =
+            move |run: &Arc<Run>| run.meta().pieces.iter().any(|piece| extents.contains(&piece.extent.get()));
+        self.runs().iter().enumerate().filter(move |(_, run)| lies_within(run)).map(|(place, _)| place)
     }
 }
 

@@ -71,6 +71,26 @@ pub struct Coverage {
     pub segments: u64,
     /// Index runs of a level above the first at the end, over all.
     pub runs: u64,
+    /// Plans of retention that were made durable.
+    pub plans: u64,
+    /// States that they took away.
+    pub points_dropped: u64,
+    /// Bookmarks that they took away.
+    pub bookmarks_dropped: u64,
+    /// Rounds of thinning.
+    pub rounds: u64,
+    /// Versions that they took away.
+    pub versions_dropped: u64,
+    /// Segments that they took away.
+    pub segments_dropped: u64,
+    /// Compacted segments that were there when a plan was made.
+    pub compacted: u64,
+    /// Runs of retention that were cut short or failed.
+    pub retentions_cut: u64,
+    /// Of these, plans that were made again and were the same.
+    pub plans_again: u64,
+    /// Comparisons of what a reader sees after the owner had thinned.
+    pub readers_behind: u64,
 }
 
 impl AddAssign for Coverage {
@@ -88,5 +108,15 @@ impl AddAssign for Coverage {
         self.poisoned += other.poisoned;
         self.segments += other.segments;
         self.runs += other.runs;
+        self.plans += other.plans;
+        self.points_dropped += other.points_dropped;
+        self.bookmarks_dropped += other.bookmarks_dropped;
+        self.rounds += other.rounds;
+        self.versions_dropped += other.versions_dropped;
+        self.segments_dropped += other.segments_dropped;
+        self.compacted += other.compacted;
+        self.retentions_cut += other.retentions_cut;
+        self.plans_again += other.plans_again;
+        self.readers_behind += other.readers_behind;
     }
 }

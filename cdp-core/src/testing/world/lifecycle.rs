@@ -39,11 +39,12 @@ impl World {
         }
         let newest = self.model.newest();
         self.model.recovered(&seen)?;
+        self.unfinished = None;
         if certain && seen.newest.seq != newest.seq {
             let found = format!("{:?}", seen.newest);
             return Err(Mismatch::new("newest state after a close", format!("{newest:?}"), found));
         }
-        Ok(())
+        self.check_extents()
     }
 
     /// Opens the store. A planned fault may make that fail; without it, it must succeed. `None`: the machine stopped.
@@ -92,6 +93,8 @@ impl World {
             store: None,
             model: self.model.clone(),
             held: Vec::new(),
+            readers: Vec::new(),
+            unfinished: self.unfinished.clone(),
             armed: None,
             faults_seen: 0,
             limited: false,
@@ -125,7 +128,8 @@ impl World {
         let newest = self.model.newest().seq;
         self.take_over(store, &expected)?;
         self.coverage.rewinds += u64::from(self.model.newest().seq < newest);
-        self.check_recovered()
+        self.check_recovered()?;
+        self.finish_retention()
     }
 
     /// Only opens what a crash left.

@@ -7,10 +7,12 @@ mod config;
 mod lifecycle;
 mod names;
 mod reads;
+mod retention;
 mod volumes;
 mod writes;
 
 pub use config::{Coverage, WorldConfig};
+use retention::Unfinished;
 
 use super::{
     check::Thoroughness,
@@ -18,6 +20,7 @@ use super::{
     mismatch::Mismatch,
     model::{Model, Written},
     op::{Down, FaultKind, Fill, Op, Recover},
+    policies::policy_of,
 };
 use crate::{
     CreateOptions, OpenOptions, Snapshot, Store,
@@ -57,6 +60,9 @@ pub struct World {
     pub(super) store: Option<Store>,
     pub(super) model: Model,
     held: Vec<(usize, Seq, Snapshot)>,
+    /// Readers beside the owner, each with what they must see.
+    readers: Vec<(Store, Model)>,
+    unfinished: Option<Unfinished>,
     armed: Option<(Down, Recover)>,
     faults_seen: u64,
     limited: bool,
@@ -80,6 +86,8 @@ impl World {
             store: None,
             model: Model::new("disk", config.volume_sectors * SECTOR_BYTES),
             held: Vec::new(),
+            readers: Vec::new(),
+            unfinished: None,
             armed: None,
             faults_seen: 0,
             limited: false,
@@ -210,6 +218,17 @@ impl World {
                 Ok(())
             }
             Op::Heal => self.heal(),
+            Op::SetPolicy(seed) => self.set_policy(policy_of(*seed)),
+            Op::Retain { later, whole } => {
+                self.retain(TimeNs::new(self.now.saturating_add_signed(*later)), *whole)
+            }
+            Op::Thin(steps, entries) => self.thin(*steps, *entries),
+            Op::OpenReader => self.open_reader(),
+            Op::ReadReaders => self.read_readers(),
+            Op::CloseReaders => {
+                self.readers.clear();
+                Ok(())
+            }
             Op::Down(down, recover) => self.go_down(*down, recover),
             Op::DownAt(changes, down, recover) => {
                 if self.armed.is_none() {
@@ -274,6 +293,7 @@ impl World {
     /// Forgets what belongs to an open store.
     pub(super) fn forget_store(&mut self) {
         self.held.clear();
+        self.readers.clear();
         self.store = None;
         self.armed = None;
         self.poisoned = false;

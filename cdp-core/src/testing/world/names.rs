@@ -51,6 +51,13 @@ impl World {
         if matches!(result, Err(Error::PointUnavailable(_))) && !self.model.is_surely_point(seq, newest.seq) {
             return Ok(());
         }
+        if result.is_ok() && !self.model.remains().contains(seq) {
+            return Err(Mismatch::new(
+                format!("bookmark at seq {seq}, which was thinned away"),
+                "refused",
+                "set",
+            ));
+        }
         match self.judge("add_bookmark", result)? {
             Outcome::Done(bookmark) => {
                 // The state at seq 0 has no time of its own.

@@ -42,6 +42,13 @@ impl World {
         {
             return Ok(());
         }
+        if result.is_ok() && !self.model.remains().contains(seq) {
+            return Err(Mismatch::new(
+                format!("snapshot({seq}), which was thinned away"),
+                "refused",
+                "opened",
+            ));
+        }
         if let Outcome::Done(snapshot) = self.judge("snapshot", result)? {
             self.model.acknowledge(seq);
             if self.held.len() >= HELD_MAX {
