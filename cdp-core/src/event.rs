@@ -39,6 +39,13 @@ pub enum EventKind {
     },
     /// A producer reserved room and did not come back; what it writes is marked.
     ProducerStalled,
+    /// The map of what differs could not be kept or used: the whole source is compared.
+    MapNotUsed {
+        /// The volume.
+        volume: String,
+        /// Why.
+        error: String,
+    },
 }
 
 impl fmt::Display for EventKind {
@@ -53,6 +60,9 @@ impl fmt::Display for EventKind {
             Self::StoreFailed(error) => write!(f, "captured writes wait for the store: {error}"),
             Self::StoreRecovered => f.write_str("the store takes captured writes again"),
             Self::SourceFailed { volume, error } => write!(f, "the source of volume {volume}: {error}"),
+            Self::MapNotUsed { volume, error } => {
+                write!(f, "the source of volume {volume} is compared as a whole: {error}")
+            }
             Self::ProducerStalled => f.write_str("a producer stalled; its range is copied later"),
         }
     }

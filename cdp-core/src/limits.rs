@@ -73,3 +73,5 @@ pub const POOL_FRAMES_MAX: usize = 4096;
 pub const POOL_FRAME_SLOTS: u32 = 512;
 /// Most runs of one dirty map that may be in resync at the same time.
 pub const RESYNC_RUNS_MAX: usize = 256;
+/// Most ranges that a host may mark in one call, or give when a tap begins.
+pub const RANGES_MAX: usize = 1 << 20;

@@ -71,10 +71,16 @@ pub enum Switch {
     BookmarkUndrained,
     /// A resync does not read the partial block at the end of a volume.
     SkipPartialBlock,
+    /// A tap that ends stores its map before the captured writes before are taken over.
+    StoreMapBeforeDrain,
+    /// The map of a volume is kept while the volume is written inline.
+    KeepMapOfWritten,
+    /// A stored map that cannot be read, or is of another base, is taken for one that claims nothing.
+    BelieveAnyMap,
 }
 
 /// The switches of taps.
-pub const TAP_SWITCHES: [Switch; 10] = [
+pub const TAP_SWITCHES: [Switch; 13] = [
     Switch::CleanOlderVersion,
     Switch::SettleBeforeDurable,
     Switch::DecideFromTwoLooks,
@@ -85,6 +91,9 @@ pub const TAP_SWITCHES: [Switch; 10] = [
     Switch::BelieveUncleanEnd,
     Switch::BookmarkUndrained,
     Switch::SkipPartialBlock,
+    Switch::StoreMapBeforeDrain,
+    Switch::KeepMapOfWritten,
+    Switch::BelieveAnyMap,
 ];
 
 /// The switches of dirty maps.

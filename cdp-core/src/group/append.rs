@@ -52,11 +52,6 @@ pub(super) enum SeqRule {
 }
 
 impl Group {
-    /// Appends one write. Returns its seq; it is visible to reads and not yet durable.
-    pub fn append_write(&self, write: &PreparedWrite<'_>, stamp: Stamp) -> Result<Seq> {
-        self.append_as(write, stamp, SeqRule::Next)
-    }
-
     /// Appends a write under a seq that [`Group::take_stage`] took.
     pub fn append_staged(&self, write: &PreparedWrite<'_>, seq: Seq) -> Result<()> {
         self.append_as(write, Stamp::Now, SeqRule::Staged(seq)).map(|_| ())

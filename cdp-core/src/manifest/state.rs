@@ -8,6 +8,7 @@ use crate::{
     format::{
         Malformed,
         manifest::{Counters, Edit, LineageCut, NamedSegment, Position, RunId, SealedSegment},
+        meta::MetaRecord,
     },
     index::{LostRange, RunMeta},
     units::ExtentId,
@@ -85,6 +86,9 @@ impl ManifestState {
             Edit::Catalog(record) => {
                 self.catalog.check(record)?;
                 self.catalog.apply(record);
+                if let MetaRecord::TapSet { map: Some(map), .. } = record {
+                    self.use_extent(map.extent);
+                }
             }
             Edit::LineageCut(cut) => self.lineages.push(*cut),
             Edit::Lost(lost) => self.lost.push(lost.clone()),
@@ -119,7 +123,7 @@ impl ManifestState {
     pub fn extents(&self) -> impl Iterator<Item = ExtentId> + '_ {
         let tables = self.segments.values().filter_map(|s| s.sealed.as_ref()).map(|s| s.table_extent);
         let pieces = self.runs.values().flat_map(|run| run.pieces.iter().map(|piece| piece.extent));
-        self.segments.keys().copied().chain(tables).chain(pieces)
+        self.segments.keys().copied().chain(tables).chain(pieces).chain(self.catalog.map_extents())
     }
 
     fn segment_mut(&mut self, extent: ExtentId) -> Result<&mut SegmentState, Malformed> {

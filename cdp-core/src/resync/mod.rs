@@ -217,7 +217,7 @@ impl Resync {
     }
 
     /// Turns clean what has become durable.
-    fn settle(&mut self, group: &Group) {
+    pub fn settle(&mut self, group: &Group) {
         let durable = group.durable_frame();
         let early = group.shared.sabotage.on(Switch::SettleBeforeDurable);
         let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.in_flight)

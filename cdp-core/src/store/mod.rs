@@ -9,6 +9,7 @@ mod options;
 mod points;
 mod recover;
 mod runner;
+mod source_state;
 mod stats;
 mod tap;
 mod volume;
@@ -18,8 +19,9 @@ pub use options::{CreateOptions, OpenOptions};
 pub use points::{ExactRange, Gap, Granularity, RetainedPoint, Timeline};
 pub use recover::Recovery;
 pub use runner::{Budget, Runner, RunnerOptions, Stepped};
+pub use source_state::SourceState;
 pub use stats::{CaptureMode, Stats, VolumeStats};
-pub use tap::{SourceState, Tap, TapOptions, TapStats};
+pub use tap::{Tap, TapOptions, TapStats};
 pub(crate) use volume::check_range;
 pub use volume::{ByteExtent, ChangedExtents, Volume};
 
@@ -302,12 +304,16 @@ impl Store {
     }
 
     /// Ends the store in good order: everything durable and indexed, no recovery at the next open. Other handles of this store
-    /// answer `Poisoned` afterwards.
+    /// answer `Poisoned` afterwards. Taps end as by [`Tap::detach`]: the caller has stopped writing to their sources.
     ///
     /// # Errors
     /// `NoSpace` and `Io` when something could not be made durable; the store stays open then, and dropping it is like a crash.
     pub fn close(self) -> Result<()> {
-        if self.inner.read_only { Ok(()) } else { self.inner.group.finish() }
+        if self.inner.read_only {
+            return Ok(());
+        }
+        self.end_taps()?;
+        self.inner.group.finish()
     }
 
     /// The group, when this is its owner.

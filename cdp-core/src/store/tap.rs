@@ -4,20 +4,23 @@
 //! into a pool of memory: it never waits, allocates, or calls the storage, and it cannot fail production. What the store cannot keep up
 //! with is marked in a dirty map and copied from the source later; the timeline says which part is missing.
 
-use super::Store;
+use super::{
+    Store,
+    source_state::{SourceState, check_ranges},
+};
 use crate::{
     capture::{
         Capture, Captured, Mode,
         pool::{Content, Item, Pool, PoolOptions},
         tap::TapState,
     },
-    catalog::{GapReason, TapRecord, VolumeInfo},
-    dirty_map::{ByteRange, DirtyMap, Granularity, MapOptions, Shape},
+    catalog::{GapReason, VolumeInfo},
+    dirty_map::{Base, ByteRange, DirtyMap, Granularity, MapOptions, Shape, wire},
     error::{Error, Result},
     event::{Event, EventKind},
+    format::Uuid,
     limits::{POOL_FRAMES, WRITE_BYTES_MAX},
     resync::{Resync, ResyncCounts, SourceReader, Step},
-    sabotage::Switch,
     units::{TimeNs, len_u64},
 };
 use bytes::Bytes;
@@ -27,19 +30,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-/// What the host knows of the source when a tap begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SourceState {
-    /// Nothing: what the store recorded when the last tap ended counts, and without such a record everything may differ.
-    AsRecorded,
-    /// The source and the newest state of the volume are equal, for instance both are new. Not believed after an unclean end.
-    Equal,
-    /// Anything may differ: the source was changed while no tap watched it.
-    Unknown,
-}
-
 /// How a tap is set up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TapOptions {
     /// What is known of the source.
     pub source: SourceState,
@@ -100,8 +92,7 @@ impl Store {
             Some(bytes) => Granularity::new(bytes)?,
             None => Granularity::for_size(info.bytes),
         };
-        let sabotage = group.shared.sabotage;
-        let map = DirtyMap::with_options(Shape::new(info.bytes, granularity)?, MapOptions { sabotage })?;
+        let shape = Shape::new(info.bytes, granularity)?;
         let reserve = |error| Error::io("reserve", "the memory of a tap", error);
         let capture = group.capture_or_insert(|| {
             let pool = Pool::new(PoolOptions { frames: options.pool_frames }).map_err(|error| {
@@ -113,37 +104,26 @@ impl Store {
             })?;
             Ok(Capture::new(pool))
         })?;
-        let reason = self.differs_because(&info, options.source);
-        if reason.is_some() {
-            map.set_all();
-        }
-        let state = Arc::new(TapState::new(info.id, map, reason.is_some(), sabotage));
-        // What the source was before this moment nobody knows: the gap does not end before it.
-        state.unknown_before(options.time.unwrap_or_else(|| group.shared.clock.now()));
-        let resync = Resync::new(state.clone(), source, info.bytes).map_err(reserve)?;
-        group.attach_tap(&capture, &state, reason)?;
-        let resync = Arc::new(Mutex::new(resync));
-        self.inner.resyncs.lock().push(resync.clone());
-        Ok(Tap { store: self.clone(), info, capture, state, resync })
-    }
-
-    /// Why the volume may differ from its source; `None` when it is equal.
-    fn differs_because(&self, info: &VolumeInfo, source: SourceState) -> Option<GapReason> {
-        let catalog = self.inner.group.catalog.read();
-        let open = catalog.gaps(info.id).and_then(|gaps| gaps.open()).map(|gap| gap.reason);
-        let record = match catalog.tap(info.id) {
-            Some(TapRecord::Attached) if self.inner.group.shared.sabotage.on(Switch::BelieveUncleanEnd) => {
-                Some(TapRecord::Equal)
+        let _one = group.tapping.lock();
+        loop {
+            if capture.tap(info.id).is_some() {
+                return Err(Error::Exists { what: "tap of volume", name: info.name });
             }
-            record => record,
-        };
-        match (record, source) {
-            (Some(TapRecord::Attached), _) => Some(GapReason::Unclean),
-            (Some(TapRecord::Differs), _) => Some(open.unwrap_or(GapReason::Host)),
-            _ if open.is_some() => open,
-            (_, SourceState::Equal) | (Some(TapRecord::Equal), SourceState::AsRecorded) => None,
-            (Some(TapRecord::Equal), SourceState::Unknown) => Some(GapReason::Host),
-            (None, _) => Some(GapReason::Initial),
+            let sabotage = group.shared.sabotage;
+            let map = DirtyMap::with_options(shape, MapOptions { sabotage })?;
+            let known = group.known_of_tap(info.id);
+            let reason = self.mark_differences(&info, known, &options.source, &map)?;
+            let state = Arc::new(TapState::new(info.id, map, reason.is_some(), sabotage));
+            // What the source was before this moment nobody knows: the gap does not end before it.
+            state.unknown_before(options.time.unwrap_or_else(|| group.shared.clock.now()));
+            let resync = Resync::new(state.clone(), source.clone(), info.bytes).map_err(reserve)?;
+            if !group.attach_tap(&capture, &state, reason, known, None)? {
+                // The volume was written inline meanwhile.
+                continue;
+            }
+            let resync = Arc::new(Mutex::new(resync));
+            self.inner.resyncs.lock().push(resync.clone());
+            return Ok(Tap { store: self.clone(), info, capture, state, resync });
         }
     }
 
@@ -182,6 +162,30 @@ impl Store {
             }
         }
         outcome.map(|()| busy)
+    }
+
+    /// Ends all taps in good order: see [`Tap::detach`].
+    pub(super) fn end_taps(&self) -> Result<()> {
+        let Some(capture) = self.owner()?.capture() else { return Ok(()) };
+        capture.taps().iter().try_for_each(|tap| self.end_tap(&capture, tap))
+    }
+
+    fn end_tap(&self, capture: &Capture, tap: &Arc<TapState>) -> Result<()> {
+        let group = self.owner()?;
+        let is_own = |resync: &Arc<Mutex<Resync>>| Arc::ptr_eq(resync.lock().tap(), tap);
+        let resync = self.inner.resyncs.lock().iter().find(|resync| is_own(resync)).cloned();
+        tap.end();
+        let settle = || resync.iter().for_each(|resync| resync.lock().settle(group));
+        let outcome = group.detach_tap(capture, tap, settle);
+        if capture.tap(tap.volume()).is_some_and(|other| Arc::ptr_eq(&other, tap)) {
+            tap.end_failed();
+        } else {
+            self.inner
+                .resyncs
+                .lock()
+                .retain(|other| resync.as_ref().is_none_or(|own| !Arc::ptr_eq(own, other)));
+        }
+        outcome
     }
 
     /// Takes the events since the last call, oldest first, and the number of those that were dropped because nobody took them.
@@ -266,6 +270,22 @@ impl Tap {
         Ok(())
     }
 
+    /// As [`Tap::mark`] for many ranges, of any alignment: what the host's own tracking of changed blocks, or a map of something else, says
+    /// may differ.
+    ///
+    /// # Errors
+    /// `OutOfRange`; `InvalidArgument` for more than [`RANGES_MAX`](crate::limits::RANGES_MAX) ranges or after [`Tap::detach`]; nothing was
+    /// marked then.
+    pub fn mark_extents(&self, ranges: &[ByteRange], reason: GapReason) -> Result<()> {
+        self.check_attached()?;
+        check_ranges(&self.info, ranges)?;
+        let (capture, time) = (&self.capture, self.now());
+        for range in ranges.iter().filter(|range| range.bytes > 0) {
+            self.state.mark(*range, time, reason, &capture.wishes, || capture.pool.boundary());
+        }
+        Ok(())
+    }
+
     /// Stops capturing whole: writes only mark until [`Tap::resume`].
     pub fn suspend(&self) {
         if self.state.is_ended() {
@@ -298,9 +318,33 @@ impl Tap {
         self.state.mode() == Mode::Data && !self.state.gap_is_open() && self.state.wished().is_none()
     }
 
-    /// What is known to differ from the source: ascending, merged.
+    /// What is known to differ from the source: ascending, merged. [`Tap::dirty_map`] gives the same as bytes.
     pub fn dirty_extents(&self) -> Vec<ByteRange> {
         self.state.map().extents().collect()
+    }
+
+    /// What is known to differ from the source as bytes that a peer can read with [`wire::decode`](crate::dirty_map::wire::decode), under a
+    /// base that the caller names; size and granularity are those of the tap.
+    pub fn dirty_map(&self, device: Uuid, generation: u64) -> Vec<u8> {
+        let map = self.state.map();
+        wire::encode(map, Base { device, generation, shape: map.shape() })
+    }
+
+    /// As [`Tap::mark_extents`] for a map in the form of [`Tap::dirty_map`], of any granularity.
+    ///
+    /// # Errors
+    /// `MapRefused` when the bytes are no map, or one of another device, generation or size: take everything for dirty. `InvalidArgument`
+    /// after [`Tap::detach`]; `Io` when memory cannot be reserved. Nothing was marked then.
+    pub fn mark_map(&self, bytes: &[u8], device: Uuid, generation: u64, reason: GapReason) -> Result<()> {
+        self.check_attached()?;
+        let named = wire::base_of(bytes).map_err(|error| Error::MapRefused(error.to_string()))?;
+        let shape = Shape::new(self.info.bytes, named.shape.granularity())?;
+        let other = wire::decode(bytes, Base { device, generation, shape })?;
+        let (capture, time) = (&self.capture, self.now());
+        for range in other.extents() {
+            self.state.mark(range, time, reason, &capture.wishes, || capture.pool.boundary());
+        }
+        Ok(())
     }
 
     /// Figures.
@@ -318,35 +362,30 @@ impl Tap {
         }
     }
 
-    /// Ends the tap: everything captured becomes durable, and whether the source and the volume are equal now is recorded. The caller has
-    /// stopped writing.
+    /// Ends the tap: everything captured becomes durable, and whether the source and the volume are equal now is recorded, with a map of what
+    /// differs. The caller has stopped writing, and the source has made its writes durable.
     ///
     /// # Errors
     /// Those of appending. [`Tap::is_attached`] of another handle tells whether the tap stays, or is off and only its record is not durable
     /// yet; after a crash the volume is then compared with its source.
     pub fn detach(self) -> Result<()> {
-        let group = self.store.owner()?;
-        self.state.end();
-        let outcome = group.detach_tap(&self.capture, &self.state);
-        if self.is_attached() {
-            self.state.end_failed();
-        } else {
-            self.store.inner.resyncs.lock().retain(|resync| !Arc::ptr_eq(resync, &self.resync));
-        }
-        outcome
+        self.store.end_tap(&self.capture, &self.state)
     }
 
     fn now(&self) -> TimeNs {
         self.store.inner.group.shared.clock.now()
     }
 
-    fn check(&self, offset: u64, length: u64, length_max: u64) -> Result<()> {
+    fn check_attached(&self) -> Result<()> {
         if self.state.is_ended() {
-            return Err(Error::InvalidArgument(format!(
-                "the tap of volume {} was taken off",
-                self.info.name
-            )));
+            let text = format!("the tap of volume {} was taken off", self.info.name);
+            return Err(Error::InvalidArgument(text));
         }
+        Ok(())
+    }
+
+    fn check(&self, offset: u64, length: u64, length_max: u64) -> Result<()> {
+        self.check_attached()?;
         super::check_range(&self.info, offset, length, length_max).map(|_| ())
     }
 

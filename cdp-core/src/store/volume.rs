@@ -4,7 +4,7 @@ use super::Store;
 use crate::{
     catalog::VolumeInfo,
     error::{Error, PointUnavailable, Result},
-    group::{Group, Stamp},
+    group::Stamp,
     journal::{PreparedWrite, WriteKind},
     limits::{READ_BYTES_MAX, WRITE_BYTES_MAX},
     snapshot::Snapshot,
@@ -179,27 +179,14 @@ impl Volume {
 
     fn append_data(&self, offset: u64, data: &[u8], stamp: Stamp) -> Result<Seq> {
         let range = self.range_of(offset, len_u64(data.len()), WRITE_BYTES_MAX)?;
-        let group = self.inline_owner()?;
-        group.append_write(&PreparedWrite::data(self.info.id, range, data, group.shared.key), stamp)
+        let group = self.store.owner()?;
+        group.append_inline(&PreparedWrite::data(self.info.id, range, data, group.shared.key), stamp)
     }
 
     fn append_range(&self, offset: u64, length: u64, kind: WriteKind, time: Option<TimeNs>) -> Result<Seq> {
         let range = self.range_of(offset, length, u64::MAX)?;
         let stamp = time.map_or(Stamp::Now, Stamp::At);
-        self.inline_owner()?.append_write(&PreparedWrite::range(self.info.id, range, kind), stamp)
-    }
-
-    /// The group, unless a tap captures this volume: its source is the disk then, and a write here would make the two differ.
-    fn inline_owner(&self) -> Result<&Group> {
-        let group = self.store.owner()?;
-        if group.has_tap(self.info.id) {
-            return Err(Error::InvalidArgument(format!(
-                "volume {} is captured by a tap; write to its source",
-                self.info.name
-            )));
-        }
-        group.leaves_source(self.info.id)?;
-        Ok(group)
+        self.store.owner()?.append_inline(&PreparedWrite::range(self.info.id, range, kind), stamp)
     }
 
     fn range_of(&self, offset: u64, length: u64, length_max: u64) -> Result<SectorRange> {

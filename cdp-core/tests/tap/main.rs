@@ -4,5 +4,6 @@
 
 mod coalescing;
 mod healing;
+mod maps;
 mod source;
 mod whole;

@@ -69,6 +69,10 @@ coverage! {
     attached,
     /// Of these, without a comparison with the source.
     attached_equal,
+    /// Of these, with just what the last one left and what was written since.
+    attached_with_map,
+    /// Maps left behind that were damaged.
+    maps_harmed,
     /// Taps taken off.
     detached,
 }

@@ -200,7 +200,8 @@ impl Character {
 
     fn recover(&self, rng: &mut SimRng) -> TapRecover {
         let count = if rng.chance(0.3) { 1 + rng.below(2) } else { 0 };
-        TapRecover { crashes: (0..count).map(|_| (1 + rng.below(12), self.down(rng))).collect() }
+        let crashes = (0..count).map(|_| (1 + rng.below(12), self.down(rng))).collect();
+        TapRecover { crashes, harm_maps: rng.chance(0.15) }
     }
 
     fn op(&self, rng: &mut SimRng) -> TapOp {
@@ -226,7 +227,13 @@ impl Character {
             }
             Kind::Attach => TapOp::Attach(
                 volume,
-                rng.pick(&[Claim::AsRecorded, Claim::AsRecorded, Claim::Equal, Claim::Unknown]),
+                rng.pick(&[
+                    Claim::AsRecorded,
+                    Claim::AsRecorded,
+                    Claim::Equal,
+                    Claim::Tracked,
+                    Claim::Unknown,
+                ]),
             ),
             Kind::Detach => TapOp::Detach(volume),
             Kind::Check => TapOp::Check,

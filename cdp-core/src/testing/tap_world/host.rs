@@ -9,6 +9,7 @@ use super::{
 use crate::{
     Captured, GapReason, NewBookmark, SourceReader, Store, Tap,
     bookmark::Bookmark,
+    dirty_map::ByteRange,
     error::{Error, Result},
     io::{
         Clock,
@@ -85,8 +86,10 @@ pub struct Watch {
     pub tap: Option<Tap>,
     /// What is recorded.
     pub record: Record,
-    /// Whether the source was written while no tap watched it, since the last one ended.
-    pub unwatched: bool,
+    /// Where the source was written while no tap watched it, since the last one ended.
+    pub unwatched: Vec<Range<usize>>,
+    /// What the last tap left as dirty, in bytes, when nothing kept it from recording just that.
+    pub left: Option<Vec<ByteRange>>,
     /// Whether the volume was written inline since.
     pub inline: bool,
     /// Whether the host suspended it.
@@ -164,7 +167,8 @@ impl Host {
             .map(|_| Watch {
                 tap: None,
                 record: Record::None,
-                unwatched: false,
+                unwatched: Vec::new(),
+                left: None,
                 inline: false,
                 suspended: false,
                 suspend_within: false,
@@ -275,8 +279,8 @@ impl Host {
                 let (volume, range) = self.range(*place);
                 if self.watches[volume].tap.is_none() {
                     let stamp = self.new_stamp();
-                    self.disks[volume].write_source(range, stamp);
-                    self.watches[volume].unwatched = true;
+                    self.disks[volume].write_source(range.clone(), stamp);
+                    self.watches[volume].unwatched.push(range);
                 }
                 Ok(())
             }
@@ -491,7 +495,7 @@ impl Host {
     }
 }
 
-fn bytes_of(range: &Range<usize>) -> (u64, u64) {
+pub(super) fn bytes_of(range: &Range<usize>) -> (u64, u64) {
     (len_u64(range.start) * SECTOR_BYTES, len_u64(range.len()) * SECTOR_BYTES)
 }
 

@@ -37,6 +37,8 @@ pub enum Claim {
     AsRecorded,
     /// [`SourceState::Equal`](crate::SourceState::Equal) where that is right or must not be believed, else `Unknown`.
     Equal,
+    /// [`SourceState::Differs`](crate::SourceState::Differs) with what was written while no tap watched, where that is known, else `Unknown`.
+    Tracked,
     /// [`SourceState::Unknown`](crate::SourceState::Unknown).
     Unknown,
 }
@@ -62,6 +64,8 @@ pub enum TapDown {
 pub struct TapRecover {
     /// Crashes in changing call number so many of an open, one after the other.
     pub crashes: Vec<(u64, TapDown)>,
+    /// Whether the maps that taps left behind are damaged meanwhile, beyond recognition.
+    pub harm_maps: bool,
 }
 
 /// One step.
