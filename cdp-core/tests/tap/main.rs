@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod coalescing;
+mod failures;
 mod healing;
 mod maps;
 mod source;
