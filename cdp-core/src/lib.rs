@@ -39,7 +39,7 @@ pub use restore::{Progress, RestoreTarget, Restored};
 pub use resync::SourceReader;
 pub use snapshot::Snapshot;
 pub use store::{
-    Budget, CreateOptions, ImportSource, OpenOptions, Recovery, Runner, RunnerOptions, SourceState, Stats,
-    Stepped, Store, Tap, TapOptions, TapStats, Timeline, Volume,
+    ActivityLog, Budget, CreateOptions, ImportSource, InFlight, OpenOptions, Recovery, Runner, RunnerOptions,
+    SourceState, Stats, Stepped, Store, Tap, TapOptions, TapStats, Timeline, Volume, Written,
 };
 pub use verify::CheckReport;

@@ -75,3 +75,5 @@ pub const POOL_FRAME_SLOTS: u32 = 512;
 pub const RESYNC_RUNS_MAX: usize = 256;
 /// Most ranges that a host may mark in one call, or give when a tap begins.
 pub const RANGES_MAX: usize = 1 << 20;
+/// Writes of one tap between [`Tap::capture_begin`](crate::Tap::capture_begin) and their end that are told apart; beyond it they are marked.
+pub const IN_FLIGHT_MAX: usize = 1024;

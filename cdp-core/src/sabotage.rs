@@ -77,10 +77,16 @@ pub enum Switch {
     KeepMapOfWritten,
     /// A stored map that cannot be read, or is of another base, is taken for one that claims nothing.
     BelieveAnyMap,
+    /// Writes that overlapped in flight are taken in the order in which they ended.
+    CaptureOverlapped,
+    /// A region leaves the activity log when the journal has its writes, whether or not the source has.
+    LetGoBeforeSource,
+    /// A region leaves the activity log when its writes have ended.
+    LetGoBeforeDurable,
 }
 
 /// The switches of taps.
-pub const TAP_SWITCHES: [Switch; 13] = [
+pub const TAP_SWITCHES: [Switch; 19] = [
     Switch::CleanOlderVersion,
     Switch::SettleBeforeDurable,
     Switch::DecideFromTwoLooks,
@@ -94,6 +100,12 @@ pub const TAP_SWITCHES: [Switch; 13] = [
     Switch::StoreMapBeforeDrain,
     Switch::KeepMapOfWritten,
     Switch::BelieveAnyMap,
+    Switch::CaptureOverlapped,
+    Switch::LetGoBeforeSource,
+    Switch::LetGoBeforeDurable,
+    Switch::EvictBeforeMapPage,
+    Switch::SubmitBeforeLogSync,
+    Switch::LogOffNotRecorded,
 ];
 
 /// The switches of dirty maps.

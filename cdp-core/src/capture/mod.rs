@@ -5,6 +5,7 @@
 //! copies marked blocks from the source.
 
 pub mod coalesce;
+pub(crate) mod in_flight;
 pub mod ladder;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "some of it is for models and benches"))]
 pub(crate) mod pool;

@@ -74,25 +74,36 @@ impl Group {
                 self.left_behind.lock().push(volume);
             }
         })?;
-        self.remove_map(known);
+        self.remove_map(volume, known.and_then(|(_, map)| map));
         Ok(true)
     }
 
     /// Takes a tap off: what it captured is durable then, and whether the volume equals its source is recorded, with a map of what differs.
-    /// `settle` turns clean what resync has copied and is durable.
+    /// `settle` turns clean what resync has copied and is durable, and lets go of all that an activity log keeps; `own` is the map file of that.
     ///
     /// # Errors
     /// Those of appending. Once the record is in the journal the tap is off, even if that could not be made durable yet: a tap that went on
     /// behind a record which calls the volume equal would be believed after a crash.
-    pub fn detach_tap(&self, capture: &Capture, tap: &Arc<TapState>, settle: impl FnOnce()) -> Result<()> {
+    pub fn detach_tap(
+        &self,
+        capture: &Capture,
+        tap: &Arc<TapState>,
+        settle: impl FnOnce() -> Result<Option<TapMap>>,
+    ) -> Result<()> {
         let _one = self.tapping.lock();
         let volume = tap.volume();
         let info = self.catalog.read().volume(volume).cloned();
         let info = info.expect("a tap is on a volume that exists");
+        if tap.in_flight.has_any() {
+            let name = info.name;
+            return Err(Error::InvalidArgument(format!(
+                "writes to the source of volume {name} are in flight; end them before the tap"
+            )));
+        }
         if !tap.map().is_empty() {
             self.flush()?;
-            settle();
         }
+        let own = settle()?;
         let early =
             self.shared.sabotage.on(Switch::StoreMapBeforeDrain).then(|| self.keep_map(&info, tap.map()));
         let known = self.known_of_tap(volume);
@@ -102,14 +113,17 @@ impl Group {
             let equal = tap.mode() == Mode::Data && tap.wished().is_none() && tap.map().is_empty();
             let (state, map) = match equal {
                 true => (TapRecord::Equal, None),
-                false => (TapRecord::Differs, early.unwrap_or_else(|| self.keep_map(&info, tap.map()))),
+                false => (
+                    TapRecord::Differs,
+                    early.unwrap_or_else(|| own.or_else(|| self.keep_map(&info, tap.map()))),
+                ),
             };
             let frame = self.append_records(&turn, vec![MetaRecord::TapSet { volume, state, map }], None)?;
             capture.remove(volume);
             frame.next()
         };
         self.make_durable(frame)?;
-        self.remove_map(known);
+        self.remove_map(volume, known.and_then(|(_, map)| map));
         Ok(())
     }
 
@@ -215,9 +229,27 @@ impl Group {
         self.events.push(self.shared.clock.now(), kind);
     }
 
-    /// Removes the map of a record that no longer holds, durably so.
-    fn remove_map(&self, known: Known) {
-        if let Some((_, Some(map))) = known {
+    /// It is durable when this returns that no map says what differs: after an unclean end everything is compared.
+    ///
+    /// # Errors
+    /// Those of appending.
+    pub fn forget_map(&self, volume: VolumeId, map: TapMap) -> Result<()> {
+        let frame = {
+            let turn = self.take_turn();
+            match self.known_of_tap(volume) {
+                Some((state, Some(known))) if known == map => self
+                    .append_records(&turn, vec![MetaRecord::TapSet { volume, state, map: None }], None)?
+                    .next(),
+                _ => self.appended_below(),
+            }
+        };
+        self.make_durable(frame)
+    }
+
+    /// Removes a map that no record names any more, durably so, or that none came to name.
+    pub fn remove_map(&self, volume: VolumeId, map: Option<TapMap>) {
+        let named = self.known_of_tap(volume).and_then(|(_, map)| map).map(|map| map.extent);
+        if let Some(map) = map.filter(|map| named != Some(map.extent)) {
             self.remove_extents(&[map.extent]);
         }
     }

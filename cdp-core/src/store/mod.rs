@@ -3,7 +3,10 @@
 //! [`Store`] and [`Volume`] are cheap handles of the same store. Without a [`Runner`] the library does all work in the threads that
 //! call it, and the host calls [`Store::step`] for what is due in the background.
 
+#[cfg(feature = "testing")]
+mod halfway;
 mod import;
+mod in_flight;
 mod open;
 mod options;
 mod points;
@@ -14,14 +17,17 @@ mod stats;
 mod tap;
 mod volume;
 
+#[cfg(feature = "testing")]
+pub(crate) use halfway::HalfCaptured;
 pub use import::ImportSource;
+pub use in_flight::{InFlight, Written};
 pub use options::{CreateOptions, OpenOptions};
 pub use points::{ExactRange, Gap, Granularity, RetainedPoint, Timeline};
 pub use recover::Recovery;
 pub use runner::{Budget, Runner, RunnerOptions, Stepped};
 pub use source_state::SourceState;
 pub use stats::{CaptureMode, Stats, VolumeStats};
-pub use tap::{Tap, TapOptions, TapStats};
+pub use tap::{ActivityLog, Tap, TapOptions, TapStats};
 pub(crate) use volume::check_range;
 pub use volume::{ByteExtent, ChangedExtents, Volume};
 

@@ -11,16 +11,17 @@ use super::{
 use crate::{
     capture::{
         Capture, Captured, Mode,
+        in_flight::InFlightTable,
         pool::{Content, Item, Pool, PoolOptions},
         tap::TapState,
     },
     catalog::{GapReason, VolumeInfo},
-    dirty_map::{Base, ByteRange, DirtyMap, Granularity, MapOptions, Shape, wire},
+    dirty_map::{Base, ByteRange, DirtyMap, Granularity, MapFileOptions, MapOptions, Shape, wire},
     error::{Error, Result},
     event::{Event, EventKind},
     format::Uuid,
-    limits::{POOL_FRAMES, WRITE_BYTES_MAX},
-    resync::{Resync, ResyncCounts, SourceReader, Step},
+    limits::{IN_FLIGHT_MAX, POOL_FRAMES, WRITE_BYTES_MAX},
+    resync::{Resync, ResyncCounts, SourceReader, Step, TapLog},
     units::{TimeNs, len_u64},
 };
 use bytes::Bytes;
@@ -29,6 +30,22 @@ use std::{
     io::IoSlice,
     sync::{Arc, atomic::Ordering},
 };
+
+/// The activity log of a tap: see [`TapOptions::activity_log`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActivityLog {
+    /// Most regions that are active at a time, 4 to 944, the default. After an unclean end these are compared.
+    pub regions_active_max: usize,
+    /// Bytes of a region: a power of two from the granularity to 1 TiB; default 4 MiB.
+    pub region_bytes: u64,
+}
+
+impl Default for ActivityLog {
+    fn default() -> Self {
+        let MapFileOptions { regions_active_max, region_bytes, .. } = MapFileOptions::default();
+        Self { regions_active_max, region_bytes }
+    }
+}
 
 /// How a tap is set up.
 #[derive(Clone, Debug)]
@@ -39,13 +56,23 @@ pub struct TapOptions {
     pub pool_frames: usize,
     /// Bytes that a bit of the dirty map stands for, a power of two from 4 KiB to 1 MiB; `None`: by the size of the volume.
     pub granularity: Option<u64>,
+    /// Whether an unclean end costs a comparison of what was being written and not of the whole source. Every write is then begun
+    /// ([`Tap::capture_begin`]), which may wait for the storage, and the source can make its writes durable
+    /// ([`SourceReader::sync`]). Default: none.
+    pub activity_log: Option<ActivityLog>,
     /// When the tap begins, for a host that dates its writes by another clock than that of the store; `None`: now.
     pub time: Option<TimeNs>,
 }
 
 impl Default for TapOptions {
     fn default() -> Self {
-        Self { source: SourceState::AsRecorded, pool_frames: POOL_FRAMES, granularity: None, time: None }
+        Self {
+            source: SourceState::AsRecorded,
+            pool_frames: POOL_FRAMES,
+            granularity: None,
+            activity_log: None,
+            time: None,
+        }
     }
 }
 
@@ -71,10 +98,11 @@ pub struct TapStats {
 /// A tap on a volume. Cheap to clone; any threads at once.
 #[derive(Clone)]
 pub struct Tap {
-    store: Store,
-    info: VolumeInfo,
-    capture: Arc<Capture>,
-    state: Arc<TapState>,
+    pub(super) store: Store,
+    info: Arc<VolumeInfo>,
+    pub(super) capture: Arc<Capture>,
+    pub(super) state: Arc<TapState>,
+    pub(super) log: Option<Arc<TapLog>>,
     resync: Arc<Mutex<Resync>>,
 }
 
@@ -84,9 +112,9 @@ impl Store {
     ///
     /// # Errors
     /// `NotFound`; `Exists` when the volume has a tap; `InvalidArgument` for the options; `Io` when memory cannot be reserved; those of
-    /// appending.
+    /// appending. With an activity log also those of the source, and `InvalidArgument` when that cannot make its writes durable.
     pub fn tap(&self, volume: &str, source: Arc<dyn SourceReader>, options: TapOptions) -> Result<Tap> {
-        let info = self.volume(Some(volume))?.info().clone();
+        let info = Arc::new(self.volume(Some(volume))?.info().clone());
         let group = self.owner()?;
         let granularity = match options.granularity {
             Some(bytes) => Granularity::new(bytes)?,
@@ -107,24 +135,72 @@ impl Store {
         let _one = group.tapping.lock();
         loop {
             if capture.tap(info.id).is_some() {
-                return Err(Error::Exists { what: "tap of volume", name: info.name });
+                return Err(Error::Exists { what: "tap of volume", name: info.name.clone() });
             }
             let sabotage = group.shared.sabotage;
             let map = DirtyMap::with_options(shape, MapOptions { sabotage })?;
             let known = group.known_of_tap(info.id);
             let reason = self.mark_differences(&info, known, &options.source, &map)?;
-            let state = Arc::new(TapState::new(info.id, map, reason.is_some(), sabotage));
-            // What the source was before this moment nobody knows: the gap does not end before it.
-            state.unknown_before(options.time.unwrap_or_else(|| group.shared.clock.now()));
-            let resync = Resync::new(state.clone(), source.clone(), info.bytes).map_err(reserve)?;
-            if !group.attach_tap(&capture, &state, reason, known, None)? {
+            let log = match &options.activity_log {
+                Some(log) => Some(Arc::new(self.start_log(&info, &map, source.clone(), *log)?)),
+                None => None,
+            };
+            let own = log.as_ref().map(|log| log.named);
+            let begin = || -> Result<Option<Tap>> {
+                let in_flight = InFlightTable::new(IN_FLIGHT_MAX);
+                let in_flight = in_flight.ok_or_else(|| reserve(std::io::ErrorKind::OutOfMemory.into()))?;
+                let state = Arc::new(TapState::new(info.id, map, in_flight, reason.is_some(), sabotage));
+                // What the source was before this moment nobody knows: the gap does not end before it.
+                state.unknown_before(options.time.unwrap_or_else(|| group.shared.clock.now()));
+                let resync = Resync::new(state.clone(), source.clone(), log.clone(), info.bytes);
+                let resync = Arc::new(Mutex::new(resync.map_err(reserve)?));
+                let attached = group.attach_tap(&capture, &state, reason, known, own)?;
+                Ok(attached.then(|| Tap {
+                    store: self.clone(),
+                    info: info.clone(),
+                    capture: capture.clone(),
+                    state,
+                    log,
+                    resync,
+                }))
+            };
+            match begin() {
+                Ok(Some(tap)) => {
+                    self.inner.resyncs.lock().push(tap.resync.clone());
+                    return Ok(tap);
+                }
                 // The volume was written inline meanwhile.
-                continue;
+                Ok(None) => group.remove_map(info.id, own),
+                Err(error) => {
+                    group.remove_map(info.id, own);
+                    return Err(error);
+                }
             }
-            let resync = Arc::new(Mutex::new(resync));
-            self.inner.resyncs.lock().push(resync.clone());
-            return Ok(Tap { store: self.clone(), info, capture, state, resync });
         }
+    }
+
+    /// Makes the file of an activity log, which begins with what `map` claims.
+    fn start_log(
+        &self,
+        info: &Arc<VolumeInfo>,
+        map: &DirtyMap,
+        source: Arc<dyn SourceReader>,
+        log: ActivityLog,
+    ) -> Result<TapLog> {
+        // What the source holds now must not be taken back by a power cut: nothing would claim it.
+        source.sync().map_err(|error| match error.kind() {
+            std::io::ErrorKind::Unsupported => Error::InvalidArgument(
+                "an activity log needs a source that can make its writes durable: SourceReader::sync".into(),
+            ),
+            _ => Error::io("sync", "the source of the resync", error),
+        })?;
+        let options = MapFileOptions {
+            region_bytes: log.region_bytes,
+            regions_active_max: log.regions_active_max,
+            ..MapFileOptions::default()
+        };
+        let (named, file) = self.owner()?.create_map(info, map, options)?;
+        Ok(TapLog::new(file, named, info.clone(), source))
     }
 
     /// Takes over what was captured and does one piece of resync for each tap. Returns whether there was anything to do.
@@ -175,11 +251,21 @@ impl Store {
         let is_own = |resync: &Arc<Mutex<Resync>>| Arc::ptr_eq(resync.lock().tap(), tap);
         let resync = self.inner.resyncs.lock().iter().find(|resync| is_own(resync)).cloned();
         tap.end();
-        let settle = || resync.iter().for_each(|resync| resync.lock().settle(group));
+        let log = resync.as_ref().and_then(|resync| resync.lock().log().cloned());
+        let settle = || {
+            resync.iter().for_each(|resync| resync.lock().settle(group));
+            match &log {
+                Some(log) => log.tend(group).map(|_| log.in_force()),
+                None => Ok(None),
+            }
+        };
         let outcome = group.detach_tap(capture, tap, settle);
         if capture.tap(tap.volume()).is_some_and(|other| Arc::ptr_eq(&other, tap)) {
             tap.end_failed();
         } else {
+            if outcome.is_ok() {
+                log.iter().for_each(|log| log.close());
+            }
             self.inner
                 .resyncs
                 .lock()
@@ -265,17 +351,18 @@ impl Tap {
     pub fn mark(&self, offset: u64, length: u64, reason: GapReason) -> Result<()> {
         self.check(offset, length, u64::MAX)?;
         let range = ByteRange::new(offset, length);
+        self.log.iter().for_each(|log| log.bypass());
         let (capture, time) = (&self.capture, self.now());
         self.state.mark(range, time, reason, &capture.wishes, || capture.pool.boundary());
         Ok(())
     }
 
     /// As [`Tap::mark`] for many ranges, of any alignment: what the host's own tracking of changed blocks, or a map of something else, says
-    /// may differ.
+    /// may differ. With an activity log it is durable when this returns.
     ///
     /// # Errors
     /// `OutOfRange`; `InvalidArgument` for more than [`RANGES_MAX`](crate::limits::RANGES_MAX) ranges or after [`Tap::detach`]; nothing was
-    /// marked then.
+    /// marked then. With an activity log those of the storage; all is marked, and may not be durable.
     pub fn mark_extents(&self, ranges: &[ByteRange], reason: GapReason) -> Result<()> {
         self.check_attached()?;
         check_ranges(&self.info, ranges)?;
@@ -283,7 +370,14 @@ impl Tap {
         for range in ranges.iter().filter(|range| range.bytes > 0) {
             self.state.mark(*range, time, reason, &capture.wishes, || capture.pool.boundary());
         }
-        Ok(())
+        self.checkpoint()
+    }
+
+    fn checkpoint(&self) -> Result<()> {
+        match &self.log {
+            Some(log) => log.checkpoint(self.store.owner()?),
+            None => Ok(()),
+        }
     }
 
     /// Stops capturing whole: writes only mark until [`Tap::resume`].
@@ -344,7 +438,7 @@ impl Tap {
         for range in other.extents() {
             self.state.mark(range, time, reason, &capture.wishes, || capture.pool.boundary());
         }
-        Ok(())
+        self.checkpoint()
     }
 
     /// Figures.
@@ -372,11 +466,11 @@ impl Tap {
         self.store.end_tap(&self.capture, &self.state)
     }
 
-    fn now(&self) -> TimeNs {
+    pub(super) fn now(&self) -> TimeNs {
         self.store.inner.group.shared.clock.now()
     }
 
-    fn check_attached(&self) -> Result<()> {
+    pub(super) fn check_attached(&self) -> Result<()> {
         if self.state.is_ended() {
             let text = format!("the tap of volume {} was taken off", self.info.name);
             return Err(Error::InvalidArgument(text));
@@ -384,7 +478,7 @@ impl Tap {
         Ok(())
     }
 
-    fn check(&self, offset: u64, length: u64, length_max: u64) -> Result<()> {
+    pub(super) fn check(&self, offset: u64, length: u64, length_max: u64) -> Result<()> {
         self.check_attached()?;
         super::check_range(&self.info, offset, length, length_max).map(|_| ())
     }
@@ -398,9 +492,19 @@ impl Tap {
         content: Content<'_>,
     ) -> Result<Captured> {
         self.check(offset, length, length_max)?;
+        self.log.iter().for_each(|log| log.bypass());
+        Ok(self.take_checked(ByteRange::new(offset, length), time, content))
+    }
+
+    pub(super) fn take_checked(
+        &self,
+        range: ByteRange,
+        time: Option<TimeNs>,
+        content: Content<'_>,
+    ) -> Captured {
         let first = self.state.first_look();
         let time = time.unwrap_or_else(|| self.now());
-        let item = Item { volume: u32::from(self.info.id.get()), offset, time, content };
-        Ok(self.state.capture(&self.capture.pool, &self.capture.wishes, length, item, first))
+        let item = Item { volume: u32::from(self.info.id.get()), offset: range.offset, time, content };
+        self.state.capture(&self.capture.pool, &self.capture.wishes, range.bytes, item, first)
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod begun;
 mod coalescing;
 mod failures;
 mod healing;

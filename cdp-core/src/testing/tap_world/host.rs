@@ -7,15 +7,17 @@ use super::{
     op::{Handover, TapOp},
 };
 use crate::{
-    Captured, GapReason, NewBookmark, SourceReader, Store, Tap,
+    Captured, GapReason, InFlight, NewBookmark, SourceReader, Store, Tap, Written,
     bookmark::Bookmark,
     dirty_map::ByteRange,
     error::{Error, Result},
+    event::EventKind,
     io::{
         Clock,
         simulated::{SimRng, SimulatedStorage},
     },
     limits::WRITE_BYTES_MAX,
+    store::HalfCaptured,
     testing::{
         mismatch::Mismatch,
         op::Place,
@@ -30,7 +32,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -41,6 +43,8 @@ type Intrusion = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 pub struct TapClock {
     now: AtomicU64,
+    /// By how much each look moves it: time passes while somebody waits.
+    creep: AtomicU64,
     intrusion: Mutex<Option<Intrusion>>,
 }
 
@@ -48,6 +52,12 @@ impl TapClock {
     /// Sets the time, nanoseconds.
     pub fn set(&self, now: u64) {
         self.now.store(now, Ordering::SeqCst);
+    }
+
+    /// Lets each look move the clock, or not. Returns the time, nanoseconds.
+    pub fn creep(&self, by: u64) -> u64 {
+        self.creep.store(by, Ordering::SeqCst);
+        self.now.load(Ordering::SeqCst)
     }
 
     fn intrude(&self, intrusion: Option<Intrusion>) {
@@ -61,7 +71,8 @@ impl Clock for TapClock {
         if let Some(intrusion) = intrusion {
             intrusion();
         }
-        TimeNs::new(self.now.load(Ordering::SeqCst))
+        let creep = self.creep.load(Ordering::SeqCst);
+        TimeNs::new(self.now.fetch_add(creep, Ordering::SeqCst) + creep)
     }
 }
 
@@ -90,6 +101,14 @@ pub struct Watch {
     pub unwatched: Vec<Range<usize>>,
     /// What the last tap left as dirty, in bytes, when nothing kept it from recording just that.
     pub left: Option<Vec<ByteRange>>,
+    /// Whether the tap has an activity log.
+    pub logged: bool,
+    /// What an unclean end may make dirty, as long as nothing disturbs the activity log.
+    pub touched: Option<Vec<ByteRange>>,
+    /// Whether a write was captured that the activity log may not know of.
+    pub bypassed: bool,
+    /// What the source is asked for from outside of the host.
+    pub syncs: Arc<SourceSyncs>,
     /// Whether the volume was written inline since.
     pub inline: bool,
     /// Whether the host suspended it.
@@ -98,6 +117,13 @@ pub struct Watch {
     pub suspend_within: bool,
     /// Reads of the source that will fail.
     pub failing_reads: u64,
+}
+
+/// Syncs of a source. They may come while the host is in the middle of a call, and then take effect when that returns.
+#[derive(Default)]
+pub struct SourceSyncs {
+    wanted: AtomicBool,
+    failing: AtomicU64,
 }
 
 /// A bookmark that was set.
@@ -159,6 +185,13 @@ pub struct Host {
     names: u64,
 }
 
+impl SourceSyncs {
+    /// The next syncs fail.
+    pub fn fail(&self, count: u64) {
+        self.failing.store(count, Ordering::SeqCst);
+    }
+}
+
 impl Host {
     /// A host of volumes without taps, and without a store yet.
     pub fn new(config: TapWorldConfig, storage: SimulatedStorage, disks: Vec<Disk>, now: u64) -> Self {
@@ -169,6 +202,10 @@ impl Host {
                 record: Record::None,
                 unwatched: Vec::new(),
                 left: None,
+                logged: false,
+                touched: None,
+                bypassed: false,
+                syncs: Arc::default(),
                 inline: false,
                 suspended: false,
                 suspend_within: false,
@@ -272,9 +309,11 @@ impl Host {
         match op {
             TapOp::Write { place, by, .. } => {
                 let (volume, range) = self.range(*place);
+                let Some(token) = self.begin(volume, &range)? else { return Ok(()) };
                 self.complete(volume, range.clone(), *by)?;
-                self.hand_over(volume, range, *by)
+                self.hand_over(volume, range, *by, token)
             }
+            TapOp::Pair { place, sectors, swapped } => self.pair(*place, *sectors, *swapped),
             TapOp::Unwatched(place) => {
                 let (volume, range) = self.range(*place);
                 if self.watches[volume].tap.is_none() {
@@ -329,6 +368,138 @@ impl Host {
         self.stamp
     }
 
+    /// Begins a write, where that is done. `None`: the write must not be submitted.
+    pub fn begin(
+        &mut self,
+        volume: usize,
+        range: &Range<usize>,
+    ) -> Result<Option<Option<InFlight>>, Mismatch> {
+        let Some(tap) = self.watches[volume].tap.clone() else { return Ok(Some(None)) };
+        let logged = self.watches[volume].logged;
+        if !(logged || self.config.begins) {
+            return Ok(Some(None));
+        }
+        if self.rng.chance(0.03) {
+            self.coverage.bypassed += u64::from(logged);
+            self.watches[volume].bypassed = true;
+            self.watches[volume].touched = None;
+            return Ok(Some(None));
+        }
+        let (offset, bytes) = bytes_of(range);
+        if let Some((log, _)) = self.config.log
+            && let Some(touched) = &mut self.watches[volume].touched
+        {
+            let start = offset / log.region_bytes * log.region_bytes;
+            let end = (offset + bytes).next_multiple_of(log.region_bytes);
+            touched.push(ByteRange::new(start, end - start));
+            if bytes > log.region_bytes {
+                // It may be too long for the log.
+                self.watches[volume].touched = None;
+            }
+        }
+        let result = tap.capture_begin(offset, bytes);
+        self.carry_out_syncs();
+        let Outcome::Done(token) = self.judge("capture_begin", result)? else { return Ok(None) };
+        self.coverage.begun += 1;
+        Ok(Some(Some(token)))
+    }
+
+    /// Two writes that overlap in flight.
+    fn pair(&mut self, place: Place, sectors: u64, swapped: bool) -> Result<(), Mismatch> {
+        let (volume, first) = self.range(place);
+        let within = first.start + first.len() / 2;
+        let end = (within + to_len(sectors.max(1))).min(self.disks[volume].sectors());
+        let second = within..end;
+        if self.watches[volume].tap.is_none() || !(self.config.begins || self.watches[volume].logged) {
+            return Ok(());
+        }
+        let mut tokens = Vec::new();
+        for range in [&first, &second] {
+            match self.begin(volume, range)? {
+                Some(Some(token)) => tokens.push(token),
+                // Not both: nothing is submitted.
+                _ => {
+                    tokens.into_iter().for_each(InFlight::cancel);
+                    return Ok(());
+                }
+            }
+        }
+        // The content of the first is lost where the second covers it; it is handed over nevertheless.
+        self.complete(volume, first.clone(), Handover::Copied)?;
+        let (offset, bytes) = bytes_of(&first);
+        let mut data = vec![0; to_len(bytes)];
+        self.disks[volume].read_source(offset, &mut data);
+        self.complete(volume, second.clone(), Handover::Copied)?;
+        let now = self.now;
+        self.disks[volume].acknowledged_at(2, now);
+        let mut ends: Vec<(InFlight, Range<usize>, Option<Vec<u8>>)> = tokens
+            .into_iter()
+            .zip([(first, Some(data)), (second, None)])
+            .map(|(t, (r, d))| (t, r, d))
+            .collect();
+        if swapped {
+            ends.reverse();
+        }
+        self.coverage.overlapped += 1;
+        for (token, range, data) in ends {
+            match data {
+                Some(data) => {
+                    let captured = token.end(Written::Data(&data), None);
+                    let captured = captured.map_err(Mismatch::failed("the end of a write"))?;
+                    self.was_captured(volume, range, captured);
+                }
+                None => self.hand_over(volume, range, Handover::Copied, Some(token))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A write that is complete on the source is begun to be handed over.
+    pub fn stop_halfway(
+        &mut self,
+        volume: usize,
+        range: &Range<usize>,
+        described: bool,
+    ) -> Result<Option<(HalfCaptured, Vec<u8>)>, Mismatch> {
+        let Some(tap) = self.watches[volume].tap.clone() else { return Ok(None) };
+        let (offset, bytes) = bytes_of(range);
+        let mut data = vec![0; to_len(bytes)];
+        self.disks[volume].read_source(offset, &mut data);
+        let halfway = tap.capture_halfway(offset, bytes, described, TimeNs::new(self.now));
+        let halfway = halfway.map_err(Mismatch::failed("the beginning of a capture"))?;
+        // Until it goes on, what it has written is neither captured nor marked, and not acknowledged.
+        self.disks[volume].whole[range.clone()].fill(true);
+        Ok(Some((halfway, data)))
+    }
+
+    /// It is handed over after all.
+    pub fn go_on(&mut self, volume: usize, range: Range<usize>, halfway: Option<(HalfCaptured, Vec<u8>)>) {
+        if let Some((halfway, data)) = halfway {
+            let captured = halfway.go_on(&data);
+            self.was_captured(volume, range, captured);
+        }
+    }
+
+    /// Syncs of sources that came in the middle of a call take effect.
+    pub fn carry_out_syncs(&mut self) {
+        for (watch, disk) in self.watches.iter().zip(&mut self.disks) {
+            if watch.syncs.wanted.swap(false, Ordering::SeqCst) {
+                disk.flush_source();
+            }
+        }
+    }
+
+    /// What the store has told.
+    pub fn poll_events(&mut self) {
+        let Some(store) = &self.store else { return };
+        for event in store.take_events().0 {
+            if let EventKind::LogBypassed { volume } = event.kind {
+                let known = self.disks.iter().position(|disk| disk.name == volume);
+                known.into_iter().for_each(|volume| self.watches[volume].bypassed = false);
+            }
+        }
+    }
+
     /// A write completes on the source; of a volume without a tap it is written inline.
     pub fn complete(&mut self, volume: usize, range: Range<usize>, by: Handover) -> Result<(), Mismatch> {
         let tick = 1 + self.rng.below(1_000_000);
@@ -380,7 +551,13 @@ impl Host {
     }
 
     /// A completed write is captured.
-    pub fn hand_over(&mut self, volume: usize, range: Range<usize>, by: Handover) -> Result<(), Mismatch> {
+    pub fn hand_over(
+        &mut self,
+        volume: usize,
+        range: Range<usize>,
+        by: Handover,
+        token: Option<InFlight>,
+    ) -> Result<(), Mismatch> {
         let Some(tap) = self.watches[volume].tap.clone() else { return Ok(()) };
         let (offset, bytes) = bytes_of(&range);
         let mut data = vec![0; to_len(bytes)];
@@ -392,23 +569,36 @@ impl Host {
             self.watches[volume].suspended = true;
             self.clock.intrude(Some(Box::new(move || other.suspend())));
         }
-        let result = match by {
-            Handover::Copied => tap.capture(offset, &data),
-            Handover::Vectored(sectors) => {
-                let part = to_len(sectors.max(1)) * SECTOR_LEN;
-                let parts: Vec<IoSlice<'_>> = data.chunks(part).map(IoSlice::new).collect();
-                tap.capture_vectored(offset, &parts, now)
+        let part = match by {
+            Handover::Vectored(sectors) => to_len(sectors.max(1)) * SECTOR_LEN,
+            _ => data.len(),
+        };
+        let parts: Vec<IoSlice<'_>> = data.chunks(part).map(IoSlice::new).collect();
+        let result = match (by, token) {
+            (Handover::Copied, None) => tap.capture(offset, &data),
+            (Handover::Copied, Some(token)) => tap.capture_end(token, &data),
+            (Handover::Vectored(_), None) => tap.capture_vectored(offset, &parts, now),
+            (Handover::Vectored(_), Some(token)) => token.end(Written::Parts(&parts), Some(now)),
+            (Handover::Owned, None) => tap.capture_bytes(offset, Bytes::copy_from_slice(&data), now),
+            (Handover::Owned, Some(token)) => {
+                token.end(Written::Bytes(Bytes::copy_from_slice(&data)), Some(now))
             }
-            Handover::Owned => tap.capture_bytes(offset, Bytes::from(data), now),
-            Handover::Zeroes => tap.write_zeroes(offset, bytes, now),
-            Handover::Discard => tap.discard(offset, bytes, now),
-            Handover::Mark => tap.mark(offset, bytes, GapReason::Overlap).map(|()| Captured::Marked),
+            (Handover::Zeroes, None) => tap.write_zeroes(offset, bytes, now),
+            (Handover::Zeroes, Some(token)) => token.end(Written::Zeroes, Some(now)),
+            (Handover::Discard, None) => tap.discard(offset, bytes, now),
+            (Handover::Discard, Some(token)) => token.end(Written::Discard, Some(now)),
+            (Handover::Mark, None) => tap.mark(offset, bytes, GapReason::Overlap).map(|()| Captured::Marked),
+            (Handover::Mark, Some(token)) => token.end(Written::Failed, None),
         };
         let captured = result.map_err(Mismatch::failed(format!("capture by {by:?}")))?;
+        self.was_captured(volume, range, captured);
+        Ok(())
+    }
+
+    pub(super) fn was_captured(&mut self, volume: usize, range: Range<usize>, captured: Captured) {
         let whole = captured == Captured::Whole;
         self.disks[volume].whole[range].fill(whole);
         *(if whole { &mut self.coverage.whole } else { &mut self.coverage.marked }) += 1;
-        Ok(())
     }
 
     /// A flush of the store: what it acknowledges must survive.
@@ -505,11 +695,26 @@ pub struct Reader {
     pub host: Weak<Mutex<Host>>,
     /// The volume.
     pub volume: usize,
+    /// Its syncs.
+    pub syncs: Arc<SourceSyncs>,
 }
 
 impl SourceReader for Reader {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let host = self.host.upgrade().ok_or_else(|| io::Error::other("the host is gone"))?;
         host.lock().read_source(self.volume, offset, buf)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let failing = |left: u64| left.checked_sub(1);
+        if self.syncs.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, failing).is_ok() {
+            return Err(io::Error::other("the source could not be synced, as the test wanted"));
+        }
+        self.syncs.wanted.store(true, Ordering::SeqCst);
+        let host = self.host.upgrade().ok_or_else(|| io::Error::other("the host is gone"))?;
+        if let Some(mut host) = host.try_lock() {
+            host.carry_out_syncs();
+        }
+        Ok(())
     }
 }

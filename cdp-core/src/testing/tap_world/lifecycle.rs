@@ -22,8 +22,9 @@ const ATTEMPTS: usize = 2;
 impl TapWorld {
     /// Puts a tap to work, unless there is one.
     pub(super) fn attach(&mut self, volume: usize, claim: Claim) -> Result<(), Mismatch> {
-        let reader = Arc::new(Reader { host: Arc::downgrade(&self.host), volume });
         let mut host = self.host.lock();
+        let syncs = host.watches[volume].syncs.clone();
+        let reader = Arc::new(Reader { host: Arc::downgrade(&self.host), volume, syncs });
         if host.watches[volume].tap.is_some() {
             return Ok(());
         }
@@ -32,11 +33,14 @@ impl TapWorld {
             source: source.clone(),
             pool_frames: host.config.pool_frames,
             granularity: Some(host.config.granularity),
+            activity_log: host.config.log.filter(|(_, often)| host.rng.chance(*often)).map(|(log, _)| log),
             time: None,
         };
+        let logged = options.activity_log.is_some();
         host.move_clock(1000);
         let name = host.disks[volume].name.clone();
         let result = host.store()?.tap(&name, reader, options);
+        host.carry_out_syncs();
         let tap = match host.judge("tap", result)? {
             Outcome::Done(tap) => tap,
             Outcome::Failed => {
@@ -51,15 +55,23 @@ impl TapWorld {
         host.coverage.attached_equal += u64::from(tap.is_whole());
         let watch = &mut host.watches[volume];
         watch.tap = Some(tap);
-        watch.record = Record::Attached;
+        let record = std::mem::replace(&mut watch.record, Record::Attached);
         (watch.inline, watch.suspended) = (false, false);
         let (left, unwatched) = (watch.left.take(), std::mem::take(&mut watch.unwatched));
         if matches!(source, SourceState::AsRecorded | SourceState::Differs(_))
             && let Some(left) = left
         {
             host.claims_no_more_than(volume, &left, &unwatched)?;
-            host.coverage.attached_with_map += 1;
+            *(match record {
+                Record::Attached => &mut host.coverage.attached_with_log,
+                _ => &mut host.coverage.attached_with_map,
+            }) += 1;
         }
+        let trouble = host.trouble();
+        let watch = &mut host.watches[volume];
+        let claim = watch.tap.iter().flat_map(Tap::dirty_extents).collect();
+        watch.touched = (logged && !trouble).then_some(claim);
+        (watch.logged, watch.bypassed) = (logged, false);
         host.disks[volume].whole.fill(false);
         host.takes_over_source(volume);
         if host.storage.is_stopped() { Ok(()) } else { host.check_claims() }
@@ -72,6 +84,7 @@ impl TapWorld {
             let Some(tap) = host.watches[volume].tap.clone() else { return Ok(()) };
             host.disks[volume].flush_source();
             let result = tap.clone().detach();
+            host.carry_out_syncs();
             let done = matches!(host.judge("detach", result)?, Outcome::Done(()));
             if !done && tap.is_attached() {
                 continue;
@@ -96,6 +109,7 @@ impl TapWorld {
         let Some(store) = store else { return Ok(()) };
         let result = store.close();
         let mut host = self.host.lock();
+        host.carry_out_syncs();
         let closed = host.judge("close", result)?;
         for (volume, tap) in taps.iter().enumerate() {
             if let Some(tap) = tap {
@@ -120,6 +134,12 @@ impl TapWorld {
         {
             let mut host = self.host.lock();
             host.coverage.downs += 1;
+            host.poll_events();
+            host.carry_out_syncs();
+            let trouble = host.trouble();
+            for watch in host.watches.iter_mut().filter(|watch| watch.tap.is_some()) {
+                watch.left = watch.touched.take().filter(|_| !trouble);
+            }
             host.drop_taps();
             host.store = None;
             host.stop(down);
@@ -190,6 +210,8 @@ impl Host {
         match claim {
             // Must not be believed after an unclean end, nor where blocks differed.
             Claim::Equal if unclean || (equal && untouched && !watch.inline) => SourceState::Equal,
+            // A write that the activity log was not told of is for the host to tell.
+            _ if watch.bypassed => SourceState::Unknown,
             Claim::AsRecorded if untouched => SourceState::AsRecorded,
             Claim::Tracked if watch.record == Record::None => {
                 let differs = |sector: &usize| disk.source[*sector] != disk.content[*sector];
@@ -203,10 +225,15 @@ impl Host {
         }
     }
 
+    /// Whether something went wrong that may cost exactness.
+    fn trouble(&self) -> bool {
+        self.storage.faults_struck() > 0 || self.limited
+    }
+
     /// A tap has ended, or, unless `done`, perhaps.
     fn has_ended(&mut self, volume: usize, tap: &Tap, done: bool) {
         let whole = tap.is_whole();
-        let trouble = self.storage.faults_struck() > 0 || self.limited;
+        let trouble = self.trouble();
         let watch = &mut self.watches[volume];
         watch.record = match (done, whole) {
             (true, true) => Record::Equal,
@@ -216,6 +243,7 @@ impl Host {
         watch.left = (done && !whole && !trouble).then(|| tap.dirty_extents());
         watch.tap = None;
         watch.suspend_within = false;
+        (watch.logged, watch.bypassed) = (false, false);
         if whole {
             let disk = &mut self.disks[volume];
             disk.content.clone_from(&disk.source);
