@@ -6,6 +6,7 @@
 //! - [`op`]: the steps; [`generate`]: a random history for a seed; [`directed`]: histories aimed at one thing.
 //! - [`disk`]: one volume in the model; [`host`]: what the host does; `oracle`: what must be true.
 
+mod begun;
 mod config;
 pub mod directed;
 pub mod disk;
