@@ -5,8 +5,9 @@
 
 use cdp_core::{
     dirty_map::{DirtyMap, Granularity},
+    limits::IN_FLIGHT_MAX,
     sabotage::Sabotage,
-    testing::pool::{Captured, Content, Item, Next, Pool, PoolOptions, Refused, TapState},
+    testing::pool::{Captured, Content, InFlightTable, Item, Next, Pool, PoolOptions, Refused, TapState},
     units::{TimeNs, VolumeId},
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
@@ -211,7 +212,13 @@ fn table() {
         }
         for threads in [1, 2, 8] {
             let map = DirtyMap::new(4 << 30, Granularity::for_size(4 << 30)).unwrap();
-            let state = TapState::new(VolumeId::new(1), map, false, Sabotage::default());
+            let state = TapState::new(
+                VolumeId::new(1),
+                map,
+                InFlightTable::new(IN_FLIGHT_MAX).unwrap(),
+                false,
+                Sabotage::default(),
+            );
             let tap = Tapped { pool: &pool, state, wishes: AtomicUsize::new(0) };
             print_row("tap", threads, per_second, latencies(&pool, &tap, threads, per_second));
         }

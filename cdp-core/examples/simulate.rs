@@ -12,6 +12,8 @@
 //! simulate --rot-compacted 0..100      damages compacted segments
 //! simulate --tap 0..1000 [--shrink]    runs taps and their sources; --shrink leaves out the steps that do not matter
 //! simulate --tap-reads 0..1000         writes to few blocks around each read of a source
+//! simulate --tap-ends 0..1000          taps that end while blocks differ, and begin again
+//! simulate --tap-log 0..1000           activity logs and power cuts
 //! ```
 //! Exit 0 when nothing failed, 1 when a seed failed, 2 for wrong usage.
 
@@ -22,7 +24,11 @@ use cdp_core::{
         generate::generate,
         interleaved, rot,
         simulate::{Failure, run, run_seed, shrink},
-        tap_world, thinned,
+        tap_world::{
+            self,
+            directed::{crashes_with_log, ends_with_differences, writes_around_reads},
+        },
+        thinned,
         world::Coverage,
     },
 };
@@ -57,15 +63,13 @@ fn main() -> ExitCode {
         ["--thinned", range, "--shrink"] => parse_range(range).map(|seeds| run_thinned(seeds, true)),
         ["--tap", range] => parse_range(range).map(|seeds| run_tap(seeds, false)),
         ["--tap", range, "--shrink"] => parse_range(range).map(|seeds| run_tap(seeds, true)),
-        ["--tap-reads", range] => parse_range(range).map(|seeds| {
-            run_range(seeds, &|seed| {
-                tap_world::run::run(&tap_world::directed::writes_around_reads(seed, Sabotage::default()))
-            })
-        }),
+        ["--tap-reads", range] => parse_range(range).map(|seeds| run_tap_of(writes_around_reads, seeds)),
+        ["--tap-ends", range] => parse_range(range).map(|seeds| run_tap_of(ends_with_differences, seeds)),
+        ["--tap-log", range] => parse_range(range).map(|seeds| run_tap_of(crashes_with_log, seeds)),
         ["--seed", seed, "--shrink"] => parse_seed(seed).map(run_short),
         _ => {
             Err("give --seeds A..B, --seed N [--shrink], --directed NAME A..B, --rot A..B, --rot-intervals A..B, \
-                 --rot-compacted A..B, --reader A..B, --thinned A..B [--shrink], --thinned-reader A..B, --tap A..B [--shrink] or --tap-reads A..B"
+                 --rot-compacted A..B, --reader A..B, --thinned A..B [--shrink], --thinned-reader A..B, --tap A..B [--shrink], --tap-reads A..B, --tap-ends A..B or --tap-log A..B"
                 .to_owned())
         }
     };
@@ -156,6 +160,10 @@ fn run_thinned(seeds: Range<u64>, short: bool) -> bool {
             None => outcome,
         }
     })
+}
+
+fn run_tap_of(history: fn(u64, Sabotage) -> tap_world::generate::TapHistory, seeds: Range<u64>) -> bool {
+    run_range(seeds, &|seed| tap_world::run::run(&history(seed, Sabotage::default())))
 }
 
 fn run_tap(seeds: Range<u64>, short: bool) -> bool {

@@ -52,6 +52,26 @@ pub enum EventKind {
     RetentionFailed(String),
     /// The clock of the host departed from the monotonic one by more than an hour: no history is dropped by age until that is confirmed.
     ClockDeparted,
+    /// The activity log of a tap cannot be written, and an unclean end means from now on that the whole source is compared.
+    LogLost {
+        /// The volume.
+        volume: String,
+        /// Why.
+        error: String,
+    },
+    /// A tap with an activity log was given a write that it had not been told of before. From this event on, until that write is durable, an
+    /// unclean end means that the whole source is compared; before it, the host has to say so itself.
+    LogBypassed {
+        /// The volume.
+        volume: String,
+    },
+    /// The map of what differs could not be kept or used: the whole source is compared.
+    MapNotUsed {
+        /// The volume.
+        volume: String,
+        /// Why.
+        error: String,
+    },
 }
 
 impl fmt::Display for EventKind {
@@ -67,6 +87,15 @@ impl fmt::Display for EventKind {
             Self::StoreRecovered => f.write_str("the store takes captured writes again"),
             Self::SourceFailed { volume, error } => write!(f, "the source of volume {volume}: {error}"),
             Self::BookmarkMissed(error) => write!(f, "a bookmark of the schedule is missing: {error}"),
+            Self::MapNotUsed { volume, error } => {
+                write!(f, "the source of volume {volume} is compared as a whole: {error}")
+            }
+            Self::LogLost { volume, error } => {
+                write!(f, "volume {volume} has no activity log any more: {error}")
+            }
+            Self::LogBypassed { volume } => {
+                write!(f, "a write to the source of volume {volume} was captured that was not begun")
+            }
             Self::ProducerStalled => f.write_str("a producer stalled; its range is copied later"),
             Self::Thinned { entries_dropped, segments_dropped } => {
                 write!(f, "thinned history: {entries_dropped} versions and {segments_dropped} segments went")

@@ -39,8 +39,8 @@ pub use restore::{Progress, RestoreTarget, Restored};
 pub use resync::SourceReader;
 pub use snapshot::Snapshot;
 pub use store::{
-    Budget, CreateOptions, ImportSource, OpenOptions, Recovery, Runner, RunnerOptions, SourceState, Stats,
-    Stepped, Store, Tap, TapOptions, TapStats, Timeline, Volume, bookmark_across, confirm_across,
-    newest_common_point,
+    ActivityLog, Budget, CreateOptions, ImportSource, InFlight, OpenOptions, Recovery, Runner, RunnerOptions,
+    SourceState, Stats, Stepped, Store, Tap, TapOptions, TapStats, Timeline, Volume, Written,
+    bookmark_across, confirm_across, newest_common_point,
 };
 pub use verify::CheckReport;

@@ -87,3 +87,7 @@ pub const BOUNDED_SEGMENT_BYTES_MIN: u64 = 4 << 20;
 pub const RESERVE_BYTES_MIN: u64 = 1 << 20;
 /// Times that a write is tried again after room was made for it.
 pub const MAKE_ROOM_MAX: usize = 4;
+/// Most ranges that a host may mark in one call, or give when a tap begins.
+pub const RANGES_MAX: usize = 1 << 20;
+/// Writes of one tap between [`Tap::capture_begin`](crate::Tap::capture_begin) and their end that are told apart; beyond it they are marked.
+pub const IN_FLIGHT_MAX: usize = 1024;

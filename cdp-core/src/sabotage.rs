@@ -89,6 +89,18 @@ pub enum Switch {
     ExpireLocked,
     /// A segment goes although a run points into it that is not rewritten.
     ForgetNeighbour,
+    /// A tap that ends stores its map before the captured writes before are taken over.
+    StoreMapBeforeDrain,
+    /// The map of a volume is kept while the volume is written inline.
+    KeepMapOfWritten,
+    /// A stored map that cannot be read, or is of another base, is taken for one that claims nothing.
+    BelieveAnyMap,
+    /// Writes that overlapped in flight are taken in the order in which they ended.
+    CaptureOverlapped,
+    /// A region leaves the activity log when the journal has its writes, whether or not the source has.
+    LetGoBeforeSource,
+    /// A region leaves the activity log when its writes have ended.
+    LetGoBeforeDurable,
 }
 
 /// The switches of retention that a simulation finds one by one. The proof of thinning finds [`Switch::ThinNeeded`] by itself;
@@ -105,7 +117,7 @@ pub const RETENTION_SWITCHES: [Switch; 8] = [
 ];
 
 /// The switches of taps.
-pub const TAP_SWITCHES: [Switch; 10] = [
+pub const TAP_SWITCHES: [Switch; 19] = [
     Switch::CleanOlderVersion,
     Switch::SettleBeforeDurable,
     Switch::DecideFromTwoLooks,
@@ -116,6 +128,15 @@ pub const TAP_SWITCHES: [Switch; 10] = [
     Switch::BelieveUncleanEnd,
     Switch::BookmarkUndrained,
     Switch::SkipPartialBlock,
+    Switch::StoreMapBeforeDrain,
+    Switch::KeepMapOfWritten,
+    Switch::BelieveAnyMap,
+    Switch::CaptureOverlapped,
+    Switch::LetGoBeforeSource,
+    Switch::LetGoBeforeDurable,
+    Switch::EvictBeforeMapPage,
+    Switch::SubmitBeforeLogSync,
+    Switch::LogOffNotRecorded,
 ];
 
 /// The switches of dirty maps.

@@ -66,7 +66,13 @@ fn finder_of(switch: Switch) -> Finder {
         | Switch::MarkWithoutLadder
         | Switch::BelieveUncleanEnd
         | Switch::BookmarkUndrained
-        | Switch::SkipPartialBlock => unreachable!("found by the simulation of taps"),
+        | Switch::SkipPartialBlock
+        | Switch::StoreMapBeforeDrain
+        | Switch::KeepMapOfWritten
+        | Switch::BelieveAnyMap
+        | Switch::CaptureOverlapped
+        | Switch::LetGoBeforeSource
+        | Switch::LetGoBeforeDurable => unreachable!("found by the simulation of taps"),
         Switch::ThinNeeded
         | Switch::SkipConservation
         | Switch::SkipCompactedSync

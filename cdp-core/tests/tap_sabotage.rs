@@ -6,7 +6,7 @@
 use cdp_core::{
     sabotage::{Sabotage, Switch, TAP_SWITCHES},
     testing::tap_world::{
-        directed::writes_around_reads,
+        directed::{crashes_with_log, ends_with_differences, writes_around_reads},
         run::{run, run_seed},
     },
 };
@@ -23,9 +23,23 @@ fn around_reads(seed: u64, sabotage: Sabotage) -> Result<(), String> {
     run(&writes_around_reads(seed, sabotage)).map(|_| ()).map_err(|failure| failure.to_string())
 }
 
+fn with_ends(seed: u64, sabotage: Sabotage) -> Result<(), String> {
+    run(&ends_with_differences(seed, sabotage)).map(|_| ()).map_err(|failure| failure.to_string())
+}
+
+fn with_log(seed: u64, sabotage: Sabotage) -> Result<(), String> {
+    run(&crashes_with_log(seed, sabotage)).map(|_| ()).map_err(|failure| failure.to_string())
+}
+
 fn finder_of(switch: Switch) -> Finder {
     match switch {
         Switch::SeqAfterRead | Switch::CloseGapUndrained => (around_reads, 0..60),
+        Switch::StoreMapBeforeDrain | Switch::KeepMapOfWritten | Switch::BelieveAnyMap => (with_ends, 0..60),
+        Switch::LetGoBeforeSource
+        | Switch::LetGoBeforeDurable
+        | Switch::EvictBeforeMapPage
+        | Switch::SubmitBeforeLogSync
+        | Switch::LogOffNotRecorded => (with_log, 0..60),
         _ => (in_simulation, 0..300),
     }
 }

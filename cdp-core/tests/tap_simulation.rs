@@ -5,7 +5,7 @@ use cdp_core::{
     sabotage::Sabotage,
     testing::tap_world::{
         TapCoverage,
-        directed::writes_around_reads,
+        directed::{crashes_with_log, ends_with_differences, writes_around_reads},
         run::{run, run_seed, run_seeds},
     },
 };
@@ -29,8 +29,16 @@ fn part(index: u64) {
     assert!(often.iter().all(|count| *count > 2 * PART), "writes, points and taps occur: {coverage:?}");
     let rare = [gaps, bookmarks, interleaved, downs, coverage.downs_in_calls, coverage.detached];
     assert!(rare.iter().all(|count| *count > PART / 4), "every kind of trouble occurs: {coverage:?}");
-    let seldom =
-        [coverage.downs_in_recovery, coverage.failed_reads, coverage.failed_calls, coverage.attached_equal];
+    let seldom = [
+        coverage.downs_in_recovery,
+        coverage.failed_reads,
+        coverage.failed_calls,
+        coverage.attached_equal,
+        coverage.attached_with_log,
+        coverage.overlapped,
+        coverage.stalled,
+        coverage.bypassed,
+    ];
     assert!(seldom.iter().all(|count| *count > PART / 20), "every kind of fault occurs: {coverage:?}");
 }
 
@@ -52,6 +60,28 @@ fn writes_around_reads_win() {
     (0..60).for_each(|seed| {
         passed(run(&writes_around_reads(seed, Sabotage::default())));
     });
+}
+
+/// Goal: what differs at the end of a tap is what the next one begins with, whatever lies between. Method: every way to end and to begin.
+#[test]
+fn differences_outlive_their_tap() {
+    let mut coverage = TapCoverage::default();
+    for seed in 0..60 {
+        coverage += passed(run(&ends_with_differences(seed, Sabotage::default())));
+    }
+    let TapCoverage { attached_with_map, maps_harmed, stalled, .. } = coverage;
+    assert!(attached_with_map > 60 && maps_harmed > 20 && stalled > 60, "{coverage:?}");
+}
+
+/// Goal: after a power cut the activity log names whatever either side has lost, and not much more. Method: small logs, and cuts in each call.
+#[test]
+fn an_activity_log_names_what_a_crash_takes_back() {
+    let mut coverage = TapCoverage::default();
+    for seed in 0..40 {
+        coverage += passed(run(&crashes_with_log(seed, Sabotage::default())));
+    }
+    let TapCoverage { attached_with_log, begun, bypassed, .. } = coverage;
+    assert!(attached_with_log > 20 && begun > 700 && bypassed > 20, "{coverage:?}");
 }
 
 /// Goal: what was mended stays so. Method: the seeds that failed.

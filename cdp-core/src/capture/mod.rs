@@ -6,6 +6,7 @@
 
 pub mod coalesce;
 pub mod figures;
+pub(crate) mod in_flight;
 pub mod ladder;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "some of it is for models and benches"))]
 pub(crate) mod pool;

@@ -9,6 +9,7 @@
 
 use super::{
     figures::WriteFigures,
+    in_flight::InFlightTable,
     ladder::{Ladder, Mode, Quiet},
     pool::{Content, Item, Pool, Refused},
 };
@@ -68,6 +69,8 @@ pub struct TapState {
     wish_time: AtomicU64,
     wish_reason: AtomicU8,
     newest_marked: AtomicU64,
+    /// Writes between their submission and their end, as far as the host says so.
+    pub in_flight: InFlightTable,
     ended: AtomicBool,
     suspended: AtomicBool,
     writes: Arc<WriteFigures>,
@@ -77,9 +80,16 @@ pub struct TapState {
 
 impl TapState {
     /// A tap with its map. `gap_is_open`: the timeline has an open gap, so the tap begins in BITMAP.
-    pub fn new(volume: VolumeId, map: DirtyMap, gap_is_open: bool, sabotage: Sabotage) -> Self {
+    pub fn new(
+        volume: VolumeId,
+        map: DirtyMap,
+        in_flight: InFlightTable,
+        gap_is_open: bool,
+        sabotage: Sabotage,
+    ) -> Self {
         Self {
             volume,
+            in_flight,
             sabotage,
             ladder: Ladder::new(if gap_is_open { Mode::Bitmap } else { Mode::Data }),
             map,
@@ -104,6 +114,11 @@ impl TapState {
     /// What its writes look like.
     pub fn writes(&self) -> &WriteFigures {
         &self.writes
+    }
+
+    /// Whether a deliberate defect is thrown.
+    pub fn sabotaged(&self, switch: Switch) -> bool {
+        self.sabotage.on(switch)
     }
 
     /// The volume.
@@ -253,7 +268,8 @@ impl TapState {
     /// the timeline, or calls [`TapState::reopen`].
     pub fn finish(&self) -> bool {
         let Some(quiet) = self.ladder.quiet() else { return false };
-        if quiet.mode() != Mode::Resync || !self.map.is_empty() {
+        // What has overlapped is about to be marked.
+        if quiet.mode() != Mode::Resync || !self.map.is_empty() || self.in_flight.has_flagged() {
             return false;
         }
         // A mark that comes after the step to DATA must leave a wish; one that came before makes the step fail.

@@ -10,8 +10,9 @@ pub use gaps::{GapReason, GapSpan, Gaps};
 use crate::{
     bookmark::Bookmark,
     capture::Coalescing,
+    dirty_map::Granularity,
     format::{Malformed, meta::MetaRecord},
-    units::{Seq, VolumeId},
+    units::{ExtentId, Seq, VolumeId},
 };
 use std::collections::BTreeMap;
 
@@ -55,6 +56,17 @@ impl TapRecord {
     }
 }
 
+/// A dirty map on an extent of the store: which blocks of a volume may differ from its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TapMap {
+    /// The extent of the map file.
+    pub extent: ExtentId,
+    /// Its base generation: the owner epoch in which it was made.
+    pub generation: u64,
+    /// Bytes of a block of it.
+    pub granularity: Granularity,
+}
+
 /// Volumes, bookmarks, policy, gaps and taps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
@@ -63,7 +75,7 @@ pub struct Catalog {
     policy: Option<String>,
     next_volume: VolumeId,
     gaps: BTreeMap<VolumeId, Gaps>,
-    taps: BTreeMap<VolumeId, TapRecord>,
+    taps: BTreeMap<VolumeId, (TapRecord, Option<TapMap>)>,
     /// By the last seq before each change; without an entry every write is a point.
     coalescing: BTreeMap<Seq, Coalescing>,
 }
@@ -119,8 +131,8 @@ impl Catalog {
                     gaps.closed(*opened, *at);
                 }
             }
-            MetaRecord::TapSet { volume, state } => {
-                self.taps.insert(*volume, *state);
+            MetaRecord::TapSet { volume, state, map } => {
+                self.taps.insert(*volume, (*state, *map));
             }
             MetaRecord::CoalescingSet { behind, coalescing } => self.set_coalescing(*behind, *coalescing),
         }
@@ -145,9 +157,11 @@ impl Catalog {
             .chain(bookmarks)
             .chain(self.policy.iter().cloned().map(MetaRecord::PolicySet))
             .chain(self.gaps.iter().flat_map(|(volume, gaps)| gap_records(*volume, gaps)))
-            .chain(
-                self.taps.iter().map(|(volume, state)| MetaRecord::TapSet { volume: *volume, state: *state }),
-            )
+            .chain(self.taps.iter().map(|(volume, (state, map))| MetaRecord::TapSet {
+                volume: *volume,
+                state: *state,
+                map: *map,
+            }))
             .chain(
                 self.coalescing()
                     .map(|(behind, coalescing)| MetaRecord::CoalescingSet { behind, coalescing }),
@@ -188,12 +202,32 @@ impl Catalog {
 
     /// What is known of the tap of a volume; `None`: it never had one.
     pub fn tap(&self, volume: VolumeId) -> Option<TapRecord> {
+        self.taps.get(&volume).map(|(record, _)| *record)
+    }
+
+    /// The same, with the map of its differences where there is one.
+    pub fn tap_with_map(&self, volume: VolumeId) -> Option<(TapRecord, Option<TapMap>)> {
         self.taps.get(&volume).copied()
+    }
+
+    /// The extents of all maps.
+    pub fn map_extents(&self) -> impl Iterator<Item = ExtentId> + '_ {
+        self.taps.values().filter_map(|(_, map)| map.map(|map| map.extent))
+    }
+
+    /// Records after which nothing is believed that taps have left behind.
+    pub(crate) fn distrust_taps(&self) -> impl Iterator<Item = MetaRecord> + '_ {
+        let known =
+            self.taps.iter().filter(|(_, (record, map))| *record == TapRecord::Equal || map.is_some());
+        known.map(|(volume, (record, _))| {
+            let state = if *record == TapRecord::Attached { *record } else { TapRecord::Differs };
+            MetaRecord::TapSet { volume: *volume, state, map: None }
+        })
     }
 
     /// Volumes whose tap is recorded as attached and that have no open gap.
     pub(crate) fn left_behind(&self) -> impl Iterator<Item = VolumeId> + '_ {
-        let attached = self.taps.iter().filter(|(_, record)| **record == TapRecord::Attached);
+        let attached = self.taps.iter().filter(|(_, (record, _))| *record == TapRecord::Attached);
         let open = |volume: &VolumeId| self.gaps(*volume).is_some_and(|gaps| gaps.open().is_some());
         attached.map(|(volume, _)| *volume).filter(move |volume| !open(volume))
     }
@@ -299,7 +333,12 @@ mod tests {
             MetaRecord::GapOpened { volume, at: at(5), reason: GapReason::Overload },
             MetaRecord::GapClosed { volume, opened: Seq::new(5), at: at(7) },
             MetaRecord::GapOpened { volume, at: at(8), reason: GapReason::Host },
-            MetaRecord::TapSet { volume, state: TapRecord::Differs },
+            MetaRecord::TapSet {
+                volume,
+                state: TapRecord::Differs,
+                map: Some(TapMap { extent: ExtentId::new(9), generation: 2, granularity: Granularity::MAX }),
+            },
+            MetaRecord::TapSet { volume: VolumeId::new(4), state: TapRecord::Equal, map: None },
             MetaRecord::CoalescingSet { behind: Seq::new(2), coalescing: Coalescing::IntervalNs(7) },
             MetaRecord::CoalescingSet { behind: Seq::new(6), coalescing: Coalescing::PerWrite },
             MetaRecord::CoalescingSet { behind: Seq::new(9), coalescing: Coalescing::PerBarrier },

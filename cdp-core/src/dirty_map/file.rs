@@ -314,6 +314,11 @@ impl MapFile {
         self.inner.io.lock().header.base
     }
 
+    /// Most regions that are active at a time.
+    pub(crate) fn regions_active_max(&self) -> usize {
+        self.inner.options.regions_active_max
+    }
+
     /// Largest range that one write may name, bytes: a quarter of what can be active. Cut longer ones.
     pub fn write_bytes_max(&self) -> u64 {
         (self.inner.options.regions_active_max as u64 / 4 - 1).max(1) * self.inner.region_bytes

@@ -180,6 +180,11 @@ impl DirtyMap {
         self.shared.shape
     }
 
+    /// Another handle of the same map.
+    pub(crate) fn share(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+
     /// The options that it was made with.
     pub(crate) fn options(&self) -> MapOptions {
         MapOptions { sabotage: self.shared.sabotage }

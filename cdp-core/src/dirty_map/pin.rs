@@ -98,6 +98,11 @@ impl Pin {
         self.range
     }
 
+    /// The regions that it keeps active; `None` when it was let through without the log.
+    pub(crate) fn regions(&self) -> Option<&RangeInclusive<u32>> {
+        self.regions.as_ref()
+    }
+
     /// The write has ended, well or not. `durable_everywhere` says that it succeeded and is durable at the consumer too; else its blocks become dirty.
     pub fn done(mut self, durable_everywhere: bool) {
         self.end(durable_everywhere);

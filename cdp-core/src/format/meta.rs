@@ -7,13 +7,14 @@ use super::{Malformed, Uuid, put_text, take, take_counter, take_text, take_uuid}
 use crate::{
     bookmark::{Across, AcrossState, Bookmark, BookmarkKind, is_name},
     capture::Coalescing,
-    catalog::{GapReason, TapRecord},
+    catalog::{GapReason, TapMap, TapRecord},
+    dirty_map::Granularity,
     error::SeqTime,
     limits::{
         ACROSS_STORES_MAX, APP_TYPE_BYTES_MAX, COMMENT_BYTES_MAX, NAME_BYTES_MAX, POLICY_BYTES_MAX,
         VOLUME_BYTES_MAX, VOLUMES_MAX,
     },
-    units::{SECTOR_BYTES, Seq, TimeNs, VolumeId, to_len},
+    units::{ExtentId, SECTOR_BYTES, Seq, TimeNs, VolumeId, to_len},
 };
 use bytes::{Buf, BufMut};
 
@@ -77,6 +78,8 @@ pub enum MetaRecord {
         volume: VolumeId,
         /// What is known from now on.
         state: TapRecord,
+        /// The map that says which blocks differ; `None`: any may, where the state leaves that open.
+        map: Option<TapMap>,
     },
     /// Writes are coalesced in another way.
     CoalescingSet {
@@ -97,6 +100,7 @@ const GAP_OPENED: u16 = 7;
 const GAP_CLOSED: u16 = 8;
 const TAP_SET: u16 = 9;
 const COALESCING_SET: u16 = 10;
+const TAP_SET_WITH_MAP: u16 = 11;
 const BOOKMARK_ACROSS: u16 = 12;
 
 const ACROSS_UNCONFIRMED: u8 = 1;
@@ -153,10 +157,18 @@ impl MetaRecord {
                 put_seq_time(*at, &mut body);
                 GAP_CLOSED
             }
-            Self::TapSet { volume, state } => {
+            Self::TapSet { volume, state, map } => {
                 body.put_u16_le(volume.get());
                 body.put_u8(state.code());
-                TAP_SET
+                match map {
+                    None => TAP_SET,
+                    Some(map) => {
+                        body.put_u64_le(map.extent.get());
+                        body.put_u64_le(map.generation);
+                        body.put_u32_le(u32::try_from(map.granularity.bytes()).expect("at most 1 MiB"));
+                        TAP_SET_WITH_MAP
+                    }
+                }
             }
             Self::CoalescingSet { behind, coalescing } => {
                 body.put_u64_le(behind.get());
@@ -215,9 +227,10 @@ impl MetaRecord {
                 opened: Seq::new(take_counter(&mut body)?),
                 at: take_seq_time(&mut body)?,
             },
-            TAP_SET => Self::TapSet {
+            TAP_SET | TAP_SET_WITH_MAP => Self::TapSet {
                 volume: take_volume_id(&mut body, VOLUMES_MAX - 1)?,
                 state: TapRecord::from_code(body.try_get_u8()?).ok_or(Malformed("metadata: tap"))?,
+                map: if kind == TAP_SET { None } else { Some(take_map(&mut body)?) },
             },
             COALESCING_SET => Self::CoalescingSet {
                 behind: Seq::new(take_counter(&mut body)?),
@@ -245,6 +258,15 @@ fn put_seq_time(at: SeqTime, out: &mut Vec<u8>) {
 
 fn take_seq_time(input: &mut &[u8]) -> Result<SeqTime, Malformed> {
     Ok(SeqTime { seq: Seq::new(take_counter(input)?), time: TimeNs::new(input.try_get_u64_le()?) })
+}
+
+fn take_map(input: &mut &[u8]) -> Result<TapMap, Malformed> {
+    Ok(TapMap {
+        extent: ExtentId::new(take_counter(input)?),
+        generation: take_counter(input)?,
+        granularity: Granularity::new(input.try_get_u32_le()?.into())
+            .map_err(|_| Malformed("metadata: granularity of a map"))?,
+    })
 }
 
 fn take_volume_id(input: &mut &[u8], max: usize) -> Result<VolumeId, Malformed> {

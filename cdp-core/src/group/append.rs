@@ -52,11 +52,6 @@ pub(super) enum SeqRule {
 }
 
 impl Group {
-    /// Appends one write. Returns its seq; it is visible to reads and not yet durable.
-    pub fn append_write(&self, write: &PreparedWrite<'_>, stamp: Stamp) -> Result<Seq> {
-        self.append_as(write, stamp, SeqRule::Next)
-    }
-
     /// Appends a write under a seq that [`Group::take_stage`] took.
     pub fn append_staged(&self, write: &PreparedWrite<'_>, seq: Seq) -> Result<()> {
         self.append_as(write, Stamp::Now, SeqRule::Staged(seq)).map(|_| ())
@@ -204,8 +199,13 @@ impl Group {
 
     /// Waits, working, until a frame that [`Group::place_meta`] returned is durable.
     pub fn make_durable(&self, frame: FrameNo) -> Result<()> {
-        self.seal_below(frame.next());
-        self.wait_durable(frame.next())
+        self.make_durable_below(frame.next())
+    }
+
+    /// Waits, working, until every frame below this one is durable.
+    pub(super) fn make_durable_below(&self, frame: FrameNo) -> Result<()> {
+        self.seal_below(frame);
+        self.wait_durable(frame)
     }
 
     /// Appends metadata records to one frame, which is returned; not yet durable. `admit` has the last word: what it refuses leaves

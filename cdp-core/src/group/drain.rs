@@ -14,7 +14,7 @@ use crate::{
         pool::{Kind, Next, SetAside, Taken, Write},
         tap::{TapState, Wish},
     },
-    catalog::{GapReason, TapRecord},
+    catalog::GapReason,
     dirty_map::ByteRange,
     error::{Error, Result, SeqTime},
     event::EventKind,
@@ -48,7 +48,7 @@ impl Held {
 
 /// How far a drain goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
+pub(super) enum Reach {
     /// All that is complete now, without waiting.
     Complete,
     /// All frames up to this one, waiting for producers that are at it.
@@ -120,7 +120,7 @@ impl Group {
         }
     }
 
-    fn drain(&self, turn: &Turn<'_>, capture: &Capture, reach: Reach) -> Result<()> {
+    pub(super) fn drain(&self, turn: &Turn<'_>, capture: &Capture, reach: Reach) -> Result<()> {
         let outcome = self.drain_until(turn, capture, reach);
         if let Err(error) = &outcome {
             if matches!(error, Error::OverBound { .. }) && self.prunes() {
@@ -309,7 +309,7 @@ impl Group {
         Ok(at)
     }
 
-    fn name_of(&self, volume: VolumeId) -> String {
+    pub(super) fn name_of(&self, volume: VolumeId) -> String {
         self.catalog.read().volume(volume).map_or_else(|| volume.to_string(), |info| info.name.clone())
     }
 
@@ -354,83 +354,6 @@ impl Group {
         self.seal_below(frame.next());
         self.wait_durable(frame.next())?;
         Ok(true)
-    }
-
-    /// Puts a tap to work. `differs`: why the volume may differ from its source.
-    pub fn attach_tap(
-        &self,
-        capture: &Capture,
-        tap: &Arc<TapState>,
-        differs: Option<GapReason>,
-    ) -> Result<()> {
-        let volume = tap.volume();
-        let attached = MetaRecord::TapSet { volume, state: TapRecord::Attached };
-        let frame = {
-            let turn = self.take_turn();
-            self.drain_captured(&turn)?;
-            if capture.tap(volume).is_some() {
-                return Err(Error::Exists { what: "tap of volume", name: self.name_of(volume) });
-            }
-            let open = self.catalog.read().gaps(volume).is_some_and(|gaps| gaps.open().is_some());
-            let frame = match differs.filter(|_| !open) {
-                Some(reason) => {
-                    let time = self.append.lock().newest_time;
-                    self.open_gap(&turn, volume, time, reason, &[attached])?;
-                    self.appended_below()
-                }
-                None => self.append_records(&turn, vec![attached], None)?.next(),
-            };
-            capture.add(tap.clone());
-            frame
-        };
-        self.seal_below(frame);
-        self.wait_durable(frame).inspect_err(|_| {
-            let _turn = self.take_turn();
-            capture.remove(volume);
-            // It is recorded as attached, and nobody watches its source.
-            if self.catalog.read().gaps(volume).is_none_or(|gaps| gaps.open().is_none()) {
-                self.left_behind.lock().push(volume);
-            }
-        })
-    }
-
-    /// Takes a tap off: what it captured is durable then, and whether the volume equals its source is recorded.
-    ///
-    /// # Errors
-    /// Those of appending. Once the record is in the journal the tap is off, even if that could not be made durable yet: a tap that went on
-    /// behind a record which calls the volume equal would be believed after a crash.
-    pub fn detach_tap(&self, capture: &Capture, tap: &Arc<TapState>) -> Result<()> {
-        let volume = tap.volume();
-        let frame = {
-            let turn = self.take_turn();
-            self.drain(&turn, capture, Reach::Behind(capture.pool.boundary()))?;
-            let equal = tap.mode() == Mode::Data && tap.wished().is_none() && tap.map().is_empty();
-            let state = if equal { TapRecord::Equal } else { TapRecord::Differs };
-            let record = MetaRecord::TapSet { volume, state };
-            let frame = self.append_records(&turn, vec![record], None)?.next();
-            capture.remove(volume);
-            frame
-        };
-        self.seal_below(frame);
-        self.wait_durable(frame)
-    }
-
-    /// A volume is about to be written inline: when it was recorded as equal to a source, it no longer is. The record lies before the
-    /// write in the journal, so that no crash leaves the write without it.
-    ///
-    /// # Errors
-    /// Those of appending.
-    pub fn leaves_source(&self, volume: VolumeId) -> Result<()> {
-        let is_equal = || self.catalog.read().tap(volume) == Some(TapRecord::Equal);
-        if !is_equal() {
-            return Ok(());
-        }
-        let turn = self.take_turn();
-        self.drain_captured(&turn)?;
-        if is_equal() {
-            self.append_records(&turn, vec![MetaRecord::TapSet { volume, state: TapRecord::Differs }], None)?;
-        }
-        Ok(())
     }
 
     /// The volumes of the group whose newest state is not exact. Called with the turn held.

@@ -3,12 +3,12 @@
 //! The life of a write: [`append`] takes it into the open frame and the memtable, where reads see it; [`commit`] writes and syncs
 //! frames; [`segments`] makes new segments ready and seals full ones with their index; [`merge`] keeps the number of index runs
 //! small; [`relocate`] saves what is in memory when a segment fails; [`drain`] takes over what taps have captured;
-//! [`interval`] lets writes wait that are coalesced; [`cut`] brings several groups to one moment.
+//! [`tapping`] begins and ends taps; [`interval`] lets writes wait that are coalesced; [`cut`] brings several groups to one moment.
 //!
-//! Locks, in the order in which they may be taken: `bookmarks_at_points` > `turn` (one appender at a time, may wait for I/O) > `manifest` (serialises
+//! Locks, in the order in which they may be taken: `bookmarks_at_points` > `tapping` (one tap begins or ends at a time) > `turn` (one appender at a time, may wait for I/O) > `manifest` (serialises
 //! manifest edits, may wait for I/O) > `pins` (held across the manifest edit that takes points away) > `append` (the open frame; a memory copy at most) > `commit`, `flight`, `view`, `catalog`,
 //! `waiting`, `pool` (short, none held while another of them is taken).
-//! Nothing but `turn`, `manifest` and `maintenance` is ever held across I/O, and readers take none of these three.
+//! Nothing but `tapping`, `turn`, `manifest` and `maintenance` is ever held across I/O, and readers take none of these.
 
 mod append;
 mod commit;
@@ -25,6 +25,7 @@ mod relocate;
 mod segments;
 mod space;
 mod standing;
+mod tapping;
 mod thin;
 
 pub(crate) use append::{Stamp, entries_of};
@@ -32,6 +33,7 @@ pub(crate) use cut::Cut;
 pub use lag::Lag;
 pub(crate) use lines::SegmentLine;
 pub(crate) use segments::{Frozen, random_uuid};
+pub(crate) use tapping::Known;
 pub(crate) use thin::ThinGoal;
 
 use crate::{
@@ -178,6 +180,8 @@ pub(crate) struct Group {
     pub shared: Arc<Shared>,
     pub manifest: Mutex<Manifest>,
     pub lineage: Lineage,
+    /// Held while a tap begins or ends.
+    pub tapping: Mutex<()>,
     turn: Mutex<()>,
     append: Mutex<Append>,
     visible_seq: AtomicU64,
@@ -253,6 +257,7 @@ impl Group {
         Self {
             manifest: Mutex::new(start.manifest),
             lineage: start.lineage,
+            tapping: Mutex::new(()),
             turn: Mutex::new(()),
             append: Mutex::new(append),
             visible_seq: AtomicU64::new(durable.0.get()),

@@ -108,6 +108,11 @@ impl<'a> PreparedWrite<'a> {
         if self.kind == WriteKind::Data { self.range.bytes() } else { 0 }
     }
 
+    /// Its volume.
+    pub fn volume(&self) -> VolumeId {
+        self.volume
+    }
+
     /// Bytes that the source wrote.
     pub fn source_bytes(&self) -> u64 {
         match self.kind {

@@ -3,7 +3,7 @@
 //! Invariant *one at a time*: a record is synced before the next is issued and before its edits take effect. Invariant
 //! *fresh file*: a manifest is written by one owner only; each open for writing starts a new one, so nothing is ever appended
 //! behind a torn tail. A failed write or sync is not retried on the same extent: the log rolls over to a new one, and when that
-//! fails too it stays failed.
+//! fails too the next edits try again. Only a superblock in doubt ends the log.
 
 use super::{ManifestState, SuperblockSlot};
 use crate::{
@@ -33,6 +33,8 @@ pub struct ManifestLog {
     state: ManifestState,
     file: ManifestFile,
     extents: Arc<AtomicU64>,
+    /// The end of the file is in doubt: whatever comes next goes to a new one.
+    over: bool,
     failed: Option<String>,
 }
 
@@ -80,7 +82,7 @@ impl ManifestLog {
                 ..next
             };
         })?;
-        Ok(Self { storage, superblock, state, file, extents, failed: None })
+        Ok(Self { storage, superblock, state, file, extents, over: false, failed: None })
     }
 
     /// The fold of all durable edits.
@@ -134,21 +136,21 @@ impl ManifestLog {
             return Err(Error::Poisoned(reason.clone()));
         }
         for (body, edits) in cut_into_bodies(edits) {
-            match self.file.append(self.superblock.current().store, &body) {
-                Ok(()) => {}
-                Err(error) => {
-                    // What was written may or may not be durable: this file is over. A new one holds the old state and
-                    // these edits, and takes effect by the superblock or not at all.
-                    let mut state = self.state.clone();
-                    edits.iter().for_each(|edit| state.apply(edit).expect("edits fit the state"));
-                    self.roll(state).map_err(|second| {
-                        if !matches!(error, Error::NoSpace) || !matches!(second, Error::NoSpace) {
-                            self.failed = Some(format!("manifest: {error}"));
-                        }
-                        error
-                    })?;
-                    continue;
-                }
+            let appended = match self.over {
+                true => Err(None),
+                false => self.file.append(self.superblock.current().store, &body).map_err(Some),
+            };
+            if let Err(error) = appended {
+                // What was written may or may not be durable: this file is over. A new one holds the old state and
+                // these edits, and takes effect by the superblock or not at all.
+                let mut state = self.state.clone();
+                edits.iter().for_each(|edit| state.apply(edit).expect("edits fit the state"));
+                self.roll(state).map_err(|second| {
+                    let full = matches!((&error, &second), (Some(Error::NoSpace), Error::NoSpace));
+                    self.over |= !full;
+                    error.unwrap_or(second)
+                })?;
+                continue;
             }
             edits.iter().for_each(|edit| self.state.apply(edit).expect("edits fit the state"));
         }
@@ -166,6 +168,9 @@ impl ManifestLog {
         if let Some(reason) = &self.failed {
             return Err(Error::Poisoned(reason.clone()));
         }
+        if self.over {
+            self.roll(self.state.clone())?;
+        }
         let end = self.file.end;
         self.file.handle.set_size(end).map_err(|error| Error::io("cut", "the manifest", error))?;
         self.file.handle.sync().map_err(|error| Error::io("sync", "the manifest", error))?;
@@ -177,15 +182,20 @@ impl ManifestLog {
 
     fn roll(&mut self, mut state: ManifestState) -> Result<()> {
         let superblock = self.superblock.current();
+        let extent = next_extent(&self.extents);
         let file = write_manifest(
             &*self.storage,
-            next_extent(&self.extents),
+            extent,
             superblock.store,
             superblock.owner_epoch,
             self.file.number,
             &mut state,
             self.file.sabotage,
-        )?;
+        )
+        .inspect_err(|_| {
+            // Nobody names it, so that nobody looks for it; what cannot be removed is an orphan.
+            let _ = self.storage.remove(extent);
+        })?;
         let named = self.superblock.update(|superblock| {
             superblock.manifest = file.extent;
             superblock.manifest_bytes = file.end;
@@ -196,6 +206,7 @@ impl ManifestLog {
             return Err(error);
         }
         let old = std::mem::replace(&mut self.file, file);
+        self.over = false;
         self.state = state;
         // The old manifest is garbage now; readers that still read it hold its handle or retry. Failing to remove it
         // leaves an orphan that the next open removes.

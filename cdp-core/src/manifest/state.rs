@@ -9,6 +9,7 @@ use crate::{
         Malformed,
         compacted::CompactedSegment,
         manifest::{Counters, Edit, LineageCut, NamedSegment, Position, RunId, SealedSegment},
+        meta::MetaRecord,
         outline::OutlineFull,
     },
     index::{LostRange, RunMeta},
@@ -114,6 +115,9 @@ impl ManifestState {
             Edit::Catalog(record) => {
                 self.catalog.check(record)?;
                 self.catalog.apply(record);
+                if let MetaRecord::TapSet { map: Some(map), .. } = record {
+                    self.use_extent(map.extent);
+                }
             }
             Edit::LineageCut(cut) => self.lineages.push(*cut),
             Edit::Lost(lost) => self.lost.push(lost.clone()),
@@ -164,6 +168,7 @@ impl ManifestState {
             .chain(pieces)
             .chain(self.compacted.keys().copied())
             .chain(self.reserve.map(|(extent, _)| extent))
+            .chain(self.catalog.map_extents())
     }
 
     fn remove_runs(&mut self, removed: &[RunId]) -> Result<(), Malformed> {

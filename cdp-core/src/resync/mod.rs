@@ -7,6 +7,10 @@
 //!
 //! Invariant *token*: a block turns clean only by the token of the read that made its record, after that record is durable.
 
+mod log;
+
+pub(crate) use log::TapLog;
+
 use crate::{
     capture::{Capture, Mode, tap::TapState},
     dirty_map::InResync,
@@ -38,6 +42,15 @@ pub trait SourceReader: Send + Sync {
     /// # Errors
     /// Those of the disk. Resync tries again later.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// Makes every write durable that was completed when the call was made. Only a tap with an activity log calls it: a write that a power
+    /// cut takes back is a difference. A disk without a volatile cache has nothing to do.
+    ///
+    /// # Errors
+    /// Those of the disk; it is tried again later. `Unsupported`, the default, when the host cannot: then there is no activity log.
+    fn sync(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// What a step of resync did.
@@ -73,6 +86,7 @@ struct InFlight {
 pub(crate) struct Resync {
     tap: Arc<TapState>,
     source: Arc<dyn SourceReader>,
+    log: Option<Arc<TapLog>>,
     volume_bytes: u64,
     buffer: AlignedBuf,
     cursor: u64,
@@ -85,11 +99,17 @@ pub(crate) struct Resync {
 }
 
 impl Resync {
-    pub fn new(tap: Arc<TapState>, source: Arc<dyn SourceReader>, volume_bytes: u64) -> io::Result<Self> {
+    pub fn new(
+        tap: Arc<TapState>,
+        source: Arc<dyn SourceReader>,
+        log: Option<Arc<TapLog>>,
+        volume_bytes: u64,
+    ) -> io::Result<Self> {
         let seen = tap.mode();
         Ok(Self {
             tap,
             source,
+            log,
             volume_bytes,
             buffer: AlignedBuf::new(to_len(PIECE_BYTES))?,
             cursor: 0,
@@ -106,11 +126,19 @@ impl Resync {
         &self.tap
     }
 
+    /// Its activity log.
+    pub fn log(&self) -> Option<&Arc<TapLog>> {
+        self.log.as_ref()
+    }
+
     /// Does one piece of work.
     ///
     /// # Errors
     /// Those of the source and of the store; what was under way is dirty again, and a later step goes on.
     pub fn step(&mut self, group: &Group, capture: &Capture) -> Result<Step> {
+        if let Some(log) = self.log.as_ref().filter(|log| log.needs_tending()) {
+            log.tend(group)?;
+        }
         let outcome = self.try_step(group, capture);
         if outcome.is_err() {
             self.set_back(group);
@@ -217,7 +245,7 @@ impl Resync {
     }
 
     /// Turns clean what has become durable.
-    fn settle(&mut self, group: &Group) {
+    pub fn settle(&mut self, group: &Group) {
         let durable = group.durable_frame();
         let early = group.shared.sabotage.on(Switch::SettleBeforeDurable);
         let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.in_flight)

@@ -5,8 +5,11 @@
 
 mod across;
 mod bookmarks;
+#[cfg(feature = "testing")]
+mod halfway;
 mod history;
 mod import;
+mod in_flight;
 mod newest;
 mod open;
 mod options;
@@ -16,21 +19,26 @@ mod retention;
 mod room;
 mod runner;
 mod schedule;
+mod source_state;
 mod stats;
 mod tap;
 mod volume;
 
 pub use crate::group::Lag;
 pub use across::{AcrossOutcome, MemberOutcome, bookmark_across, confirm_across};
+#[cfg(feature = "testing")]
+pub(crate) use halfway::HalfCaptured;
 pub use import::ImportSource;
+pub use in_flight::{InFlight, Written};
 pub use newest::{CommonPoint, newest_common_point};
 pub use options::{CreateOptions, OpenOptions};
 pub use points::{ExactRange, Gap, Granularity, RetainedPoint, Timeline};
 pub use recover::Recovery;
 pub use retention::RetentionReport;
 pub use runner::{Budget, Runner, RunnerOptions, Stepped};
+pub use source_state::SourceState;
 pub use stats::{CaptureMode, PoolUse, Stats, VolumeStats};
-pub use tap::{SourceState, Tap, TapOptions, TapStats};
+pub use tap::{ActivityLog, Tap, TapOptions, TapStats};
 pub(crate) use volume::check_range;
 pub use volume::{ByteExtent, ChangedExtents, Volume};
 
@@ -215,12 +223,16 @@ impl Store {
     }
 
     /// Ends the store in good order: everything durable and indexed, no recovery at the next open. Other handles of this store
-    /// answer `Poisoned` afterwards.
+    /// answer `Poisoned` afterwards. Taps end as by [`Tap::detach`]: the caller has stopped writing to their sources.
     ///
     /// # Errors
     /// `NoSpace` and `Io` when something could not be made durable; the store stays open then, and dropping it is like a crash.
     pub fn close(self) -> Result<()> {
-        if self.inner.read_only { Ok(()) } else { self.inner.group.finish() }
+        if self.inner.read_only {
+            return Ok(());
+        }
+        self.end_taps()?;
+        self.inner.group.finish()
     }
 
     /// The group, when this is its owner.

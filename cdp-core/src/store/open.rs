@@ -157,6 +157,8 @@ impl Store {
             }
             let mut named: BTreeSet<ExtentId> = log.state().extents().collect();
             named.extend([SUPERBLOCK_EXTENT, log.extent()]);
+            // Segments that are not sealed may name maps of taps that the manifest does not know yet.
+            named.extend(group.catalog.read().map_extents());
             recovered.extents.iter().copied().filter(|extent| !named.contains(extent)).collect()
         };
         group.remove_orphans(&orphans);

@@ -300,7 +300,7 @@ impl Recovered {
         self.distrust_behind(&holes, &mut catalog);
     }
 
-    /// A lost frame may have held the record that writes are coalesced from there on. So behind it only what a record completes, and no
+    /// A lost frame may have held the record that writes are coalesced from there on, or that a tap has begun. So behind it only what a record completes, and no
     /// interval goes on behind, is a point: where every write was one it still is.
     fn distrust_behind(&mut self, holes: &[Seq], catalog: &mut Catalog) {
         let now = catalog.coalescing_now();
@@ -314,6 +314,10 @@ impl Recovered {
         }
         if catalog.coalescing_now() != now {
             records.push(MetaRecord::CoalescingSet { behind: self.last_seq, coalescing: now });
+        }
+        if !holes.is_empty() {
+            // Nor is it known whether a tap was at work behind what was last heard of it.
+            records.extend(catalog.distrust_taps());
         }
         // They take effect, and are kept, with the last segment.
         if let Some(frozen) = self.frozen.last_mut() {

@@ -4,21 +4,25 @@
 //! into a pool of memory: it never waits, allocates, or calls the storage, and it cannot fail production. What the store cannot keep up
 //! with is marked in a dirty map and copied from the source later; the timeline says which part is missing.
 
-use super::{PoolUse, Store};
+use super::{
+    PoolUse, Store,
+    source_state::{SourceState, check_ranges},
+};
 use crate::{
     capture::{
         Capture, Captured, Mode, WriteCounts,
+        in_flight::InFlightTable,
         pool::{Content, Item, Pool, PoolOptions},
         tap::TapState,
     },
-    catalog::{GapReason, TapRecord, VolumeInfo},
-    dirty_map::{ByteRange, DirtyMap, Granularity, MapOptions, Shape},
+    catalog::{GapReason, VolumeInfo},
+    dirty_map::{Base, ByteRange, DirtyMap, Granularity, MapFileOptions, MapOptions, Shape, wire},
     error::{Error, Result},
     event::{Event, EventKind},
+    format::Uuid,
     group::Lag,
-    limits::{POOL_FRAMES, WRITE_BYTES_MAX},
-    resync::{Resync, ResyncCounts, SourceReader, Step},
-    sabotage::Switch,
+    limits::{IN_FLIGHT_MAX, POOL_FRAMES, WRITE_BYTES_MAX},
+    resync::{Resync, ResyncCounts, SourceReader, Step, TapLog},
     units::{TimeNs, len_u64},
 };
 use bytes::Bytes;
@@ -28,19 +32,24 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-/// What the host knows of the source when a tap begins.
+/// The activity log of a tap: see [`TapOptions::activity_log`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SourceState {
-    /// Nothing: what the store recorded when the last tap ended counts, and without such a record everything may differ.
-    AsRecorded,
-    /// The source and the newest state of the volume are equal, for instance both are new. Not believed after an unclean end.
-    Equal,
-    /// Anything may differ: the source was changed while no tap watched it.
-    Unknown,
+pub struct ActivityLog {
+    /// Most regions that are active at a time, 4 to 944, the default. After an unclean end these are compared.
+    pub regions_active_max: usize,
+    /// Bytes of a region: a power of two from the granularity to 1 TiB; default 4 MiB.
+    pub region_bytes: u64,
+}
+
+impl Default for ActivityLog {
+    fn default() -> Self {
+        let MapFileOptions { regions_active_max, region_bytes, .. } = MapFileOptions::default();
+        Self { regions_active_max, region_bytes }
+    }
 }
 
 /// How a tap is set up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TapOptions {
     /// What is known of the source.
     pub source: SourceState,
@@ -48,13 +57,23 @@ pub struct TapOptions {
     pub pool_frames: usize,
     /// Bytes that a bit of the dirty map stands for, a power of two from 4 KiB to 1 MiB; `None`: by the size of the volume.
     pub granularity: Option<u64>,
+    /// Whether an unclean end costs a comparison of what was being written and not of the whole source. Every write is then begun
+    /// ([`Tap::capture_begin`]), which may wait for the storage, and the source can make its writes durable
+    /// ([`SourceReader::sync`]). Default: none.
+    pub activity_log: Option<ActivityLog>,
     /// When the tap begins, for a host that dates its writes by another clock than that of the store; `None`: now.
     pub time: Option<TimeNs>,
 }
 
 impl Default for TapOptions {
     fn default() -> Self {
-        Self { source: SourceState::AsRecorded, pool_frames: POOL_FRAMES, granularity: None, time: None }
+        Self {
+            source: SourceState::AsRecorded,
+            pool_frames: POOL_FRAMES,
+            granularity: None,
+            activity_log: None,
+            time: None,
+        }
     }
 }
 
@@ -86,10 +105,11 @@ pub struct TapStats {
 /// A tap on a volume. Cheap to clone; any threads at once.
 #[derive(Clone)]
 pub struct Tap {
-    store: Store,
-    info: VolumeInfo,
-    capture: Arc<Capture>,
-    state: Arc<TapState>,
+    pub(super) store: Store,
+    info: Arc<VolumeInfo>,
+    pub(super) capture: Arc<Capture>,
+    pub(super) state: Arc<TapState>,
+    pub(super) log: Option<Arc<TapLog>>,
     resync: Arc<Mutex<Resync>>,
 }
 
@@ -99,16 +119,15 @@ impl Store {
     ///
     /// # Errors
     /// `NotFound`; `Exists` when the volume has a tap; `InvalidArgument` for the options; `Io` when memory cannot be reserved; those of
-    /// appending.
+    /// appending. With an activity log also those of the source, and `InvalidArgument` when that cannot make its writes durable.
     pub fn tap(&self, volume: &str, source: Arc<dyn SourceReader>, options: TapOptions) -> Result<Tap> {
-        let info = self.volume(Some(volume))?.info().clone();
+        let info = Arc::new(self.volume(Some(volume))?.info().clone());
         let group = self.owner()?;
         let granularity = match options.granularity {
             Some(bytes) => Granularity::new(bytes)?,
             None => Granularity::for_size(info.bytes),
         };
-        let sabotage = group.shared.sabotage;
-        let map = DirtyMap::with_options(Shape::new(info.bytes, granularity)?, MapOptions { sabotage })?;
+        let shape = Shape::new(info.bytes, granularity)?;
         let reserve = |error| Error::io("reserve", "the memory of a tap", error);
         let capture = group.capture_or_insert(|| {
             let pool = Pool::new(PoolOptions { frames: options.pool_frames }).map_err(|error| {
@@ -120,39 +139,76 @@ impl Store {
             })?;
             Ok(Capture::new(pool))
         })?;
-        let reason = self.differs_because(&info, options.source);
-        if reason.is_some() {
-            map.set_all();
+        let _one = group.tapping.lock();
+        loop {
+            if capture.tap(info.id).is_some() {
+                return Err(Error::Exists { what: "tap of volume", name: info.name.clone() });
+            }
+            let sabotage = group.shared.sabotage;
+            let map = DirtyMap::with_options(shape, MapOptions { sabotage })?;
+            let known = group.known_of_tap(info.id);
+            let reason = self.mark_differences(&info, known, &options.source, &map)?;
+            let log = match &options.activity_log {
+                Some(log) => Some(Arc::new(self.start_log(&info, &map, source.clone(), *log)?)),
+                None => None,
+            };
+            let own = log.as_ref().map(|log| log.named);
+            let begin = || -> Result<Option<Tap>> {
+                let in_flight = InFlightTable::new(IN_FLIGHT_MAX);
+                let in_flight = in_flight.ok_or_else(|| reserve(std::io::ErrorKind::OutOfMemory.into()))?;
+                let state = TapState::new(info.id, map, in_flight, reason.is_some(), sabotage);
+                let state = Arc::new(state.counting_in(group.figures(info.id)));
+                // What the source was before this moment nobody knows: the gap does not end before it.
+                state.unknown_before(options.time.unwrap_or_else(|| group.shared.clock.now()));
+                let resync = Resync::new(state.clone(), source.clone(), log.clone(), info.bytes);
+                let resync = Arc::new(Mutex::new(resync.map_err(reserve)?));
+                let attached = group.attach_tap(&capture, &state, reason, known, own)?;
+                Ok(attached.then(|| Tap {
+                    store: self.clone(),
+                    info: info.clone(),
+                    capture: capture.clone(),
+                    state,
+                    log,
+                    resync,
+                }))
+            };
+            match begin() {
+                Ok(Some(tap)) => {
+                    self.inner.resyncs.lock().push(tap.resync.clone());
+                    return Ok(tap);
+                }
+                // The volume was written inline meanwhile.
+                Ok(None) => group.remove_map(info.id, own),
+                Err(error) => {
+                    group.remove_map(info.id, own);
+                    return Err(error);
+                }
+            }
         }
-        let state = TapState::new(info.id, map, reason.is_some(), sabotage);
-        let state = Arc::new(state.counting_in(group.figures(info.id)));
-        // What the source was before this moment nobody knows: the gap does not end before it.
-        state.unknown_before(options.time.unwrap_or_else(|| group.shared.clock.now()));
-        let resync = Resync::new(state.clone(), source, info.bytes).map_err(reserve)?;
-        group.attach_tap(&capture, &state, reason)?;
-        let resync = Arc::new(Mutex::new(resync));
-        self.inner.resyncs.lock().push(resync.clone());
-        Ok(Tap { store: self.clone(), info, capture, state, resync })
     }
 
-    /// Why the volume may differ from its source; `None` when it is equal.
-    fn differs_because(&self, info: &VolumeInfo, source: SourceState) -> Option<GapReason> {
-        let catalog = self.inner.group.catalog.read();
-        let open = catalog.gaps(info.id).and_then(|gaps| gaps.open()).map(|gap| gap.reason);
-        let record = match catalog.tap(info.id) {
-            Some(TapRecord::Attached) if self.inner.group.shared.sabotage.on(Switch::BelieveUncleanEnd) => {
-                Some(TapRecord::Equal)
-            }
-            record => record,
+    /// Makes the file of an activity log, which begins with what `map` claims.
+    fn start_log(
+        &self,
+        info: &Arc<VolumeInfo>,
+        map: &DirtyMap,
+        source: Arc<dyn SourceReader>,
+        log: ActivityLog,
+    ) -> Result<TapLog> {
+        // What the source holds now must not be taken back by a power cut: nothing would claim it.
+        source.sync().map_err(|error| match error.kind() {
+            std::io::ErrorKind::Unsupported => Error::InvalidArgument(
+                "an activity log needs a source that can make its writes durable: SourceReader::sync".into(),
+            ),
+            _ => Error::io("sync", "the source of the resync", error),
+        })?;
+        let options = MapFileOptions {
+            region_bytes: log.region_bytes,
+            regions_active_max: log.regions_active_max,
+            ..MapFileOptions::default()
         };
-        match (record, source) {
-            (Some(TapRecord::Attached), _) => Some(GapReason::Unclean),
-            (Some(TapRecord::Differs), _) => Some(open.unwrap_or(GapReason::Host)),
-            _ if open.is_some() => open,
-            (_, SourceState::Equal) | (Some(TapRecord::Equal), SourceState::AsRecorded) => None,
-            (Some(TapRecord::Equal), SourceState::Unknown) => Some(GapReason::Host),
-            (None, _) => Some(GapReason::Initial),
-        }
+        let (named, file) = self.owner()?.create_map(info, map, options)?;
+        Ok(TapLog::new(file, named, info.clone(), source))
     }
 
     /// Takes over what was captured and does one piece of resync for each tap. Returns whether there was anything to do.
@@ -200,6 +256,40 @@ impl Store {
             }
         }
         outcome.map(|()| busy)
+    }
+
+    /// Ends all taps in good order: see [`Tap::detach`].
+    pub(super) fn end_taps(&self) -> Result<()> {
+        let Some(capture) = self.owner()?.capture() else { return Ok(()) };
+        capture.taps().iter().try_for_each(|tap| self.end_tap(&capture, tap))
+    }
+
+    fn end_tap(&self, capture: &Capture, tap: &Arc<TapState>) -> Result<()> {
+        let group = self.owner()?;
+        let is_own = |resync: &Arc<Mutex<Resync>>| Arc::ptr_eq(resync.lock().tap(), tap);
+        let resync = self.inner.resyncs.lock().iter().find(|resync| is_own(resync)).cloned();
+        tap.end();
+        let log = resync.as_ref().and_then(|resync| resync.lock().log().cloned());
+        let settle = || {
+            resync.iter().for_each(|resync| resync.lock().settle(group));
+            match &log {
+                Some(log) => log.tend(group).map(|_| log.in_force()),
+                None => Ok(None),
+            }
+        };
+        let outcome = group.detach_tap(capture, tap, settle);
+        if capture.tap(tap.volume()).is_some_and(|other| Arc::ptr_eq(&other, tap)) {
+            tap.end_failed();
+        } else {
+            if outcome.is_ok() {
+                log.iter().for_each(|log| log.close());
+            }
+            self.inner
+                .resyncs
+                .lock()
+                .retain(|other| resync.as_ref().is_none_or(|own| !Arc::ptr_eq(own, other)));
+        }
+        outcome
     }
 
     /// Takes the events since the last call, oldest first, and the number of those that were dropped because nobody took them.
@@ -279,9 +369,33 @@ impl Tap {
     pub fn mark(&self, offset: u64, length: u64, reason: GapReason) -> Result<()> {
         self.check(offset, length, u64::MAX)?;
         let range = ByteRange::new(offset, length);
+        self.log.iter().for_each(|log| log.bypass());
         let (capture, time) = (&self.capture, self.now());
         self.state.mark(range, time, reason, &capture.wishes, || capture.pool.boundary());
         Ok(())
+    }
+
+    /// As [`Tap::mark`] for many ranges, of any alignment: what the host's own tracking of changed blocks, or a map of something else, says
+    /// may differ. With an activity log it is durable when this returns.
+    ///
+    /// # Errors
+    /// `OutOfRange`; `InvalidArgument` for more than [`RANGES_MAX`](crate::limits::RANGES_MAX) ranges or after [`Tap::detach`]; nothing was
+    /// marked then. With an activity log those of the storage; all is marked, and may not be durable.
+    pub fn mark_extents(&self, ranges: &[ByteRange], reason: GapReason) -> Result<()> {
+        self.check_attached()?;
+        check_ranges(&self.info, ranges)?;
+        let (capture, time) = (&self.capture, self.now());
+        for range in ranges.iter().filter(|range| range.bytes > 0) {
+            self.state.mark(*range, time, reason, &capture.wishes, || capture.pool.boundary());
+        }
+        self.checkpoint()
+    }
+
+    fn checkpoint(&self) -> Result<()> {
+        match &self.log {
+            Some(log) => log.checkpoint(self.store.owner()?),
+            None => Ok(()),
+        }
     }
 
     /// Stops capturing whole: writes only mark until [`Tap::resume`].
@@ -316,9 +430,33 @@ impl Tap {
         self.state.mode() == Mode::Data && !self.state.gap_is_open() && self.state.wished().is_none()
     }
 
-    /// What is known to differ from the source: ascending, merged.
+    /// What is known to differ from the source: ascending, merged. [`Tap::dirty_map`] gives the same as bytes.
     pub fn dirty_extents(&self) -> Vec<ByteRange> {
         self.state.map().extents().collect()
+    }
+
+    /// What is known to differ from the source as bytes that a peer can read with [`wire::decode`](crate::dirty_map::wire::decode), under a
+    /// base that the caller names; size and granularity are those of the tap.
+    pub fn dirty_map(&self, device: Uuid, generation: u64) -> Vec<u8> {
+        let map = self.state.map();
+        wire::encode(map, Base { device, generation, shape: map.shape() })
+    }
+
+    /// As [`Tap::mark_extents`] for a map in the form of [`Tap::dirty_map`], of any granularity.
+    ///
+    /// # Errors
+    /// `MapRefused` when the bytes are no map, or one of another device, generation or size: take everything for dirty. `InvalidArgument`
+    /// after [`Tap::detach`]; `Io` when memory cannot be reserved. Nothing was marked then.
+    pub fn mark_map(&self, bytes: &[u8], device: Uuid, generation: u64, reason: GapReason) -> Result<()> {
+        self.check_attached()?;
+        let named = wire::base_of(bytes).map_err(|error| Error::MapRefused(error.to_string()))?;
+        let shape = Shape::new(self.info.bytes, named.shape.granularity())?;
+        let other = wire::decode(bytes, Base { device, generation, shape })?;
+        let (capture, time) = (&self.capture, self.now());
+        for range in other.extents() {
+            self.state.mark(range, time, reason, &capture.wishes, || capture.pool.boundary());
+        }
+        self.checkpoint()
     }
 
     /// Figures.
@@ -340,35 +478,30 @@ impl Tap {
         }
     }
 
-    /// Ends the tap: everything captured becomes durable, and whether the source and the volume are equal now is recorded. The caller has
-    /// stopped writing.
+    /// Ends the tap: everything captured becomes durable, and whether the source and the volume are equal now is recorded, with a map of what
+    /// differs. The caller has stopped writing, and the source has made its writes durable.
     ///
     /// # Errors
     /// Those of appending. [`Tap::is_attached`] of another handle tells whether the tap stays, or is off and only its record is not durable
     /// yet; after a crash the volume is then compared with its source.
     pub fn detach(self) -> Result<()> {
-        let group = self.store.owner()?;
-        self.state.end();
-        let outcome = group.detach_tap(&self.capture, &self.state);
-        if self.is_attached() {
-            self.state.end_failed();
-        } else {
-            self.store.inner.resyncs.lock().retain(|resync| !Arc::ptr_eq(resync, &self.resync));
-        }
-        outcome
+        self.store.end_tap(&self.capture, &self.state)
     }
 
-    fn now(&self) -> TimeNs {
+    pub(super) fn now(&self) -> TimeNs {
         self.store.inner.group.shared.clock.now()
     }
 
-    fn check(&self, offset: u64, length: u64, length_max: u64) -> Result<()> {
+    pub(super) fn check_attached(&self) -> Result<()> {
         if self.state.is_ended() {
-            return Err(Error::InvalidArgument(format!(
-                "the tap of volume {} was taken off",
-                self.info.name
-            )));
+            let text = format!("the tap of volume {} was taken off", self.info.name);
+            return Err(Error::InvalidArgument(text));
         }
+        Ok(())
+    }
+
+    pub(super) fn check(&self, offset: u64, length: u64, length_max: u64) -> Result<()> {
+        self.check_attached()?;
         super::check_range(&self.info, offset, length, length_max).map(|_| ())
     }
 
@@ -381,9 +514,19 @@ impl Tap {
         content: Content<'_>,
     ) -> Result<Captured> {
         self.check(offset, length, length_max)?;
+        self.log.iter().for_each(|log| log.bypass());
+        Ok(self.take_checked(ByteRange::new(offset, length), time, content))
+    }
+
+    pub(super) fn take_checked(
+        &self,
+        range: ByteRange,
+        time: Option<TimeNs>,
+        content: Content<'_>,
+    ) -> Captured {
         let first = self.state.first_look();
         let time = time.unwrap_or_else(|| self.now());
-        let item = Item { volume: u32::from(self.info.id.get()), offset, time, content };
-        Ok(self.state.capture(&self.capture.pool, &self.capture.wishes, length, item, first))
+        let item = Item { volume: u32::from(self.info.id.get()), offset: range.offset, time, content };
+        self.state.capture(&self.capture.pool, &self.capture.wishes, range.bytes, item, first)
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     capture::WriteFigures,
     catalog::VolumeInfo,
     error::{Error, PointUnavailable, Result},
-    group::{Group, Stamp},
+    group::Stamp,
     journal::{PreparedWrite, WriteKind},
     limits::{READ_BYTES_MAX, WRITE_BYTES_MAX},
     snapshot::Snapshot,
@@ -186,9 +186,9 @@ impl Volume {
 
     fn append_data(&self, offset: u64, data: &[u8], stamp: Stamp) -> Result<Seq> {
         let range = self.range_of(offset, len_u64(data.len()), WRITE_BYTES_MAX)?;
-        let group = self.inline_owner()?;
+        let group = self.store.owner()?;
         let write = PreparedWrite::data(self.info.id, range, data, group.shared.key);
-        let seq = self.store.with_room(|| group.append_write(&write, stamp))?;
+        let seq = self.store.with_room(|| group.append_inline(&write, stamp))?;
         self.writes.note(offset, range.bytes());
         Ok(seq)
     }
@@ -196,26 +196,13 @@ impl Volume {
     fn append_range(&self, offset: u64, length: u64, kind: WriteKind, time: Option<TimeNs>) -> Result<Seq> {
         let range = self.range_of(offset, length, u64::MAX)?;
         let stamp = time.map_or(Stamp::Now, Stamp::At);
-        let group = self.inline_owner()?;
+        let group = self.store.owner()?;
         let write = PreparedWrite::range(self.info.id, range, kind);
-        let seq = self.store.with_room(|| group.append_write(&write, stamp))?;
+        let seq = self.store.with_room(|| group.append_inline(&write, stamp))?;
         if kind == WriteKind::Zero {
             self.writes.note(offset, length);
         }
         Ok(seq)
-    }
-
-    /// The group, unless a tap captures this volume: its source is the disk then, and a write here would make the two differ.
-    fn inline_owner(&self) -> Result<&Group> {
-        let group = self.store.owner()?;
-        if group.has_tap(self.info.id) {
-            return Err(Error::InvalidArgument(format!(
-                "volume {} is captured by a tap; write to its source",
-                self.info.name
-            )));
-        }
-        group.leaves_source(self.info.id)?;
-        Ok(group)
     }
 
     fn range_of(&self, offset: u64, length: u64, length_max: u64) -> Result<SectorRange> {

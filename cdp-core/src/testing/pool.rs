@@ -2,6 +2,7 @@
 
 pub use crate::capture::tap::{Captured, TapState};
 
+pub use crate::capture::in_flight::InFlightTable;
 pub use crate::capture::pool::{
     Consumer, Content, Item, Kind, Next, Pool, PoolOptions, PoolStatistics, Position, Refused, SetAside,
     Stalled, Taken, Write,

@@ -22,7 +22,7 @@ fn small_pool(source: SourceState) -> TapOptions {
 }
 
 /// Every exact point of a volume that one thread wrote, block by block, with rising versions, is a prefix of its writes.
-fn check_exact_points(store: &Store, writes: &[usize], blocks: usize) -> usize {
+pub fn check_exact_points(store: &Store, writes: &[usize], blocks: usize) -> usize {
     let timeline = store.timeline().unwrap();
     let mut random = Random(5);
     let mut checked = 0;

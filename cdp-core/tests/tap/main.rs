@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod begun;
 mod coalescing;
+mod failures;
 mod healing;
+mod maps;
 mod source;
 mod whole;

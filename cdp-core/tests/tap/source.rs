@@ -38,6 +38,11 @@ impl SourceReader for Source {
         buf.copy_from_slice(&self.bytes.read().unwrap()[offset..offset + buf.len()]);
         Ok(())
     }
+
+    /// A disk without a volatile cache.
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 pub fn options() -> OpenOptions {

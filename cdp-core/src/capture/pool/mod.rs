@@ -36,6 +36,8 @@ pub use consumer::Stalled;
     allow(unused_imports, reason = "the tap is not built on it yet")
 )]
 pub use consumer::{Consumer, Next, SetAside, Taken};
+#[cfg(feature = "testing")]
+pub use put::Halfway;
 
 use crate::{
     limits::{

@@ -20,6 +20,14 @@ pub(super) struct Chain {
     claims: [Option<Claim>; CHAIN_FRAMES_MAX],
 }
 
+/// For tests: a put that stopped in the middle.
+#[cfg(feature = "testing")]
+pub struct Halfway {
+    claim: Claim,
+    descriptor: Descriptor,
+    described: bool,
+}
+
 impl Chain {
     pub(super) fn claims(&self) -> impl Iterator<Item = &Claim> + Clone {
         self.claims.iter().flatten()
@@ -52,6 +60,34 @@ impl Pool {
                 self.end(slice::from_ref(&claim).iter(), self.slots.complete(&claim, descriptor, None))
             }
         }
+    }
+
+    /// For tests: the first half of a put of data of at most a frame.
+    ///
+    /// # Errors
+    /// As [`Pool::put`].
+    #[cfg(feature = "testing")]
+    pub fn put_halfway(&self, write: Write, described: bool) -> Result<Halfway, Refused> {
+        if !is_valid(&write, self.frame_bytes()) {
+            return Err(Refused::Invalid);
+        }
+        let claim = self.reserve(sectors(write.length))?;
+        let descriptor = Descriptor { write, first_sector: claim.first_sector, frames: 1 };
+        let described = described && self.slots.describe(&claim, descriptor);
+        Ok(Halfway { claim, descriptor, described })
+    }
+
+    /// For tests: the second half.
+    ///
+    /// # Errors
+    /// As [`Pool::put`].
+    #[cfg(feature = "testing")]
+    pub fn put_rest(&self, halfway: &Halfway, data: &[u8]) -> Result<Position, Refused> {
+        let claims = slice::from_ref(&halfway.claim).iter();
+        if !halfway.described && !self.slots.describe(&halfway.claim, halfway.descriptor) {
+            return self.end(claims, false);
+        }
+        self.fill(claims, &[IoSlice::new(data)])
     }
 
     /// Largest write that can be taken, bytes.

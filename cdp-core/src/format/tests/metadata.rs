@@ -4,14 +4,15 @@ use super::assert_cuts_are_refused;
 use crate::{
     bookmark::{Across, AcrossState, Bookmark, BookmarkKind},
     capture::Coalescing,
-    catalog::{GapReason, TapRecord},
+    catalog::{GapReason, TapMap, TapRecord},
+    dirty_map::Granularity,
     error::SeqTime,
     format::{Malformed, Uuid, meta::MetaRecord},
     limits::{
         ACROSS_STORES_MAX, APP_TYPE_BYTES_MAX, COMMENT_BYTES_MAX, COUNTER_END, NAME_BYTES_MAX,
         POLICY_BYTES_MAX, VOLUME_BYTES_MAX, VOLUMES_MAX,
     },
-    units::{Seq, TimeNs, VolumeId},
+    units::{ExtentId, Seq, TimeNs, VolumeId},
 };
 use proptest::prelude::*;
 
@@ -123,10 +124,17 @@ fn records() -> impl Strategy<Value = MetaRecord> {
                 across(&name, count, confirmed, missing & ((1_u64 << (count - 1)) - 1))
             }
         ),
-        (0..volumes_max(), 1..4_u8).prop_map(|(id, code)| MetaRecord::TapSet {
-            volume: VolumeId::new(id),
-            state: TapRecord::from_code(code).unwrap(),
-        }),
+        (0..volumes_max(), 1..4_u8, any::<bool>(), 0..COUNTER_END, 0..COUNTER_END, 12..=20_u32).prop_map(
+            |(id, code, mapped, extent, generation, shift)| MetaRecord::TapSet {
+                volume: VolumeId::new(id),
+                state: TapRecord::from_code(code).unwrap(),
+                map: mapped.then(|| TapMap {
+                    extent: ExtentId::new(extent),
+                    generation,
+                    granularity: Granularity::new(1 << shift).unwrap(),
+                }),
+            },
+        ),
         (0..COUNTER_END, any::<u64>(), 0..3_u8).prop_map(|(behind, length, kind)| {
             let coalescing = match kind {
                 0 => Coalescing::PerWrite,
@@ -170,6 +178,16 @@ fn bounds_of_metadata_are_kept() {
     let taken = |record: &MetaRecord| decode(&encoded(record)).is_ok();
     let last = u16::try_from(VOLUMES_MAX - 1).unwrap();
     assert!(taken(&volume(last, "v", VOLUME_BYTES_MAX, COUNTER_END - 1)) && taken(&volume(0, "v", 512, 0)));
+    let map = |extent: u64, generation: u64| MetaRecord::TapSet {
+        volume: VolumeId::ZERO,
+        state: TapRecord::Differs,
+        map: Some(TapMap { extent: ExtentId::new(extent), generation, granularity: Granularity::MIN }),
+    };
+    assert!(taken(&map(COUNTER_END - 1, COUNTER_END - 1)));
+    let mut fine = encoded(&map(1, 1));
+    let at = fine.len() - 4;
+    fine[at..].copy_from_slice(&2048u32.to_le_bytes());
+    assert!(decode(&fine).is_err(), "granularity of a map");
     for (record, what) in [
         (volume(last + 1, "v", 512, 0), "volume id"),
         (volume(0, "v", VOLUME_BYTES_MAX + 512, 0), "too large"),
@@ -181,6 +199,8 @@ fn bounds_of_metadata_are_kept() {
         (volume(0, "../etc", 512, 0), "a path for a name"),
         (volume(0, "a\0b", 512, 0), "a zero in a name"),
         (MetaRecord::VolumeIdsTaken(VolumeId::new(last + 2)), "ids taken"),
+        (map(COUNTER_END, 0), "extent of a map"),
+        (map(0, COUNTER_END), "generation of a map"),
         (MetaRecord::BookmarkRemoved("a/b".into()), "name"),
         (MetaRecord::BookmarkLocked { name: String::new(), locked: true }, "name"),
         (MetaRecord::BookmarkAdded(Bookmark { seq: Seq::new(COUNTER_END), ..bookmark("b") }), "seq"),
@@ -235,7 +255,7 @@ fn impossible_members_of_a_bookmark_across_stores_are_refused() {
 fn records_that_are_not_whole_are_refused() {
     let bytes = encoded(&MetaRecord::BookmarkAdded(bookmark("b")));
     assert_cuts_are_refused(&bytes, decode);
-    for kind in [0u16, 11, u16::MAX] {
+    for kind in [0u16, 1000, u16::MAX] {
         let mut unknown = bytes.clone();
         unknown[..2].copy_from_slice(&kind.to_le_bytes());
         assert_eq!(decode(&unknown), Err(Malformed("metadata: unknown kind")));

@@ -1,6 +1,6 @@
 //! How a world with taps is made, and what was met in it.
 
-use crate::{io::simulated::AtomicUnit, sabotage::Sabotage};
+use crate::{ActivityLog, io::simulated::AtomicUnit, sabotage::Sabotage};
 use std::ops::AddAssign;
 
 /// How a world with taps is made.
@@ -14,6 +14,10 @@ pub struct TapWorldConfig {
     pub pool_frames: usize,
     /// Granularity of the dirty maps, bytes.
     pub granularity: u64,
+    /// Activity logs: how they are made, and how often a tap has one.
+    pub log: Option<(ActivityLog, f64)>,
+    /// Whether writes are begun before they are submitted, also without an activity log.
+    pub begins: bool,
     /// What the storage writes atomically.
     pub unit: AtomicUnit,
     /// See [`crate::OpenOptions`].
@@ -69,6 +73,20 @@ coverage! {
     attached,
     /// Of these, without a comparison with the source.
     attached_equal,
+    /// Of these, with just what the last one left and what was written since.
+    attached_with_map,
+    /// Taps attached after an unclean end whose activity log left most of the source out.
+    attached_with_log,
+    /// Writes that were begun.
+    begun,
+    /// Pairs of writes that overlapped in flight.
+    overlapped,
+    /// Writes whose producer stopped in the middle.
+    stalled,
+    /// Writes to a tap with an activity log that were not begun.
+    bypassed,
+    /// Maps left behind that were damaged.
+    maps_harmed,
     /// Taps taken off.
     detached,
 }

@@ -118,6 +118,11 @@ impl Disk {
         self.line.push(Moment { order, time, state, late: false });
     }
 
+    /// The newest states are dated later: their writes were complete on the source before, and are acknowledged now.
+    pub fn acknowledged_at(&mut self, count: usize, time: u64) {
+        self.line.iter_mut().rev().take(count).for_each(|moment| moment.time = time);
+    }
+
     /// The newest write, to these sectors, is captured some time after it was there. `before`: what they held before it.
     pub fn is_late(&mut self, sectors: Range<usize>, before: Content) {
         let stamp = self.source[sectors.start];

@@ -6,6 +6,7 @@ use super::{
     op::{Claim, Handover, TapDown, TapOp, TapRecover},
 };
 use crate::{
+    ActivityLog,
     io::simulated::{AtomicUnit, CrashPolicy, SimRng},
     sabotage::Sabotage,
     testing::op::{FaultKind, Place},
@@ -27,6 +28,8 @@ pub struct TapHistory {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Write,
+    Pair,
+    Stall,
     Unwatched,
     SourceFlush,
     Suspend,
@@ -53,8 +56,10 @@ enum Kind {
 }
 
 /// Kind, usual weight, probability that a seed has it at all.
-const KINDS: [(Kind, u64, f64); 24] = [
+const KINDS: [(Kind, u64, f64); 26] = [
     (Kind::Write, 300, 1.0),
+    (Kind::Pair, 20, 0.5),
+    (Kind::Stall, 12, 0.4),
     (Kind::Unwatched, 10, 0.5),
     (Kind::SourceFlush, 20, 0.8),
     (Kind::Suspend, 12, 0.6),
@@ -109,10 +114,18 @@ pub fn generate(seed: u64) -> TapHistory {
     let volumes: Vec<(usize, bool)> =
         (0..1 + rng.below(4)).map(|_| (rng.pick(sizes), rng.chance(0.7))).collect();
     let largest = volumes.iter().map(|(sectors, _)| *sectors).max().unwrap_or(8);
+    let granularity = rng.pick(&[4096, 4096, 8192, 65_536, 1 << 20]);
+    let log = ActivityLog {
+        regions_active_max: to_len(rng.pick(&[4, 4, 6, 40])),
+        region_bytes: rng.pick(&[4096, 16_384, 65_536, 4 << 20]).max(granularity),
+    };
+    let log = rng.chance(0.5).then(|| (log, rng.pick(&[0.5, 1.0])));
     let world = TapWorldConfig {
         seed,
+        log,
+        begins: rng.chance(0.6),
         pool_frames: to_len(rng.pick(&[2, 2, 3, 4])),
-        granularity: rng.pick(&[4096, 4096, 8192, 65_536, 1 << 20]),
+        granularity,
         unit: rng.pick(&[AtomicUnit::Block, AtomicUnit::Block, AtomicUnit::Sector]),
         segment_bytes: rng.pick(&[256 << 10, 1 << 20, 8 << 20]),
         sabotage: Sabotage::default(),
@@ -200,13 +213,25 @@ impl Character {
 
     fn recover(&self, rng: &mut SimRng) -> TapRecover {
         let count = if rng.chance(0.3) { 1 + rng.below(2) } else { 0 };
-        TapRecover { crashes: (0..count).map(|_| (1 + rng.below(12), self.down(rng))).collect() }
+        let crashes = (0..count).map(|_| (1 + rng.below(12), self.down(rng))).collect();
+        TapRecover { crashes, harm_maps: rng.chance(0.15) }
     }
 
     fn op(&self, rng: &mut SimRng) -> TapOp {
         let volume = rng.below(self.volumes);
         match self.kind(rng) {
             Kind::Write => self.write(rng, self.late),
+            Kind::Pair => TapOp::Pair {
+                place: self.place(rng),
+                sectors: 1 + rng.below(self.sectors_max),
+                swapped: rng.chance(0.6),
+            },
+            Kind::Stall => TapOp::Stall {
+                place: self.place(rng),
+                described: rng.chance(0.7),
+                steps: rng.below(6),
+                dies: rng.chance(0.3),
+            },
             Kind::Unwatched => TapOp::Unwatched(self.place(rng)),
             Kind::SourceFlush => TapOp::SourceFlush(volume),
             Kind::Suspend => TapOp::Suspend(volume),
@@ -226,7 +251,13 @@ impl Character {
             }
             Kind::Attach => TapOp::Attach(
                 volume,
-                rng.pick(&[Claim::AsRecorded, Claim::AsRecorded, Claim::Equal, Claim::Unknown]),
+                rng.pick(&[
+                    Claim::AsRecorded,
+                    Claim::AsRecorded,
+                    Claim::Equal,
+                    Claim::Tracked,
+                    Claim::Unknown,
+                ]),
             ),
             Kind::Detach => TapOp::Detach(volume),
             Kind::Check => TapOp::Check,

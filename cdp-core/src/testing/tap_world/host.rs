@@ -7,8 +7,9 @@ use super::{
     op::{Handover, TapOp},
 };
 use crate::{
-    Captured, GapReason, NewBookmark, SourceReader, Store, Tap,
+    Captured, GapReason, InFlight, NewBookmark, SourceReader, Store, Tap, Written,
     bookmark::Bookmark,
+    dirty_map::ByteRange,
     error::{Error, Result},
     io::{
         Clock,
@@ -29,7 +30,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -40,6 +41,8 @@ type Intrusion = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 pub struct TapClock {
     now: AtomicU64,
+    /// By how much each look moves it: time passes while somebody waits.
+    creep: AtomicU64,
     intrusion: Mutex<Option<Intrusion>>,
 }
 
@@ -47,6 +50,12 @@ impl TapClock {
     /// Sets the time, nanoseconds.
     pub fn set(&self, now: u64) {
         self.now.store(now, Ordering::SeqCst);
+    }
+
+    /// Lets each look move the clock, or not. Returns the time, nanoseconds.
+    pub fn creep(&self, by: u64) -> u64 {
+        self.creep.store(by, Ordering::SeqCst);
+        self.now.load(Ordering::SeqCst)
     }
 
     fn intrude(&self, intrusion: Option<Intrusion>) {
@@ -60,7 +69,8 @@ impl Clock for TapClock {
         if let Some(intrusion) = intrusion {
             intrusion();
         }
-        TimeNs::new(self.now.load(Ordering::SeqCst))
+        let creep = self.creep.load(Ordering::SeqCst);
+        TimeNs::new(self.now.fetch_add(creep, Ordering::SeqCst) + creep)
     }
 }
 
@@ -85,8 +95,18 @@ pub struct Watch {
     pub tap: Option<Tap>,
     /// What is recorded.
     pub record: Record,
-    /// Whether the source was written while no tap watched it, since the last one ended.
-    pub unwatched: bool,
+    /// Where the source was written while no tap watched it, since the last one ended.
+    pub unwatched: Vec<Range<usize>>,
+    /// What the last tap left as dirty, in bytes, when nothing kept it from recording just that.
+    pub left: Option<Vec<ByteRange>>,
+    /// Whether the tap has an activity log.
+    pub logged: bool,
+    /// What an unclean end may make dirty, as long as nothing disturbs the activity log.
+    pub touched: Option<Vec<ByteRange>>,
+    /// Whether a write was captured that the activity log may not know of.
+    pub bypassed: bool,
+    /// What the source is asked for from outside of the host.
+    pub syncs: Arc<SourceSyncs>,
     /// Whether the volume was written inline since.
     pub inline: bool,
     /// Whether the host suspended it.
@@ -95,6 +115,13 @@ pub struct Watch {
     pub suspend_within: bool,
     /// Reads of the source that will fail.
     pub failing_reads: u64,
+}
+
+/// Syncs of a source. They may come while the host is in the middle of a call, and then take effect when that returns.
+#[derive(Default)]
+pub struct SourceSyncs {
+    pub(super) wanted: AtomicBool,
+    failing: AtomicU64,
 }
 
 /// A bookmark that was set.
@@ -156,6 +183,13 @@ pub struct Host {
     names: u64,
 }
 
+impl SourceSyncs {
+    /// The next syncs fail.
+    pub fn fail(&self, count: u64) {
+        self.failing.store(count, Ordering::SeqCst);
+    }
+}
+
 impl Host {
     /// A host of volumes without taps, and without a store yet.
     pub fn new(config: TapWorldConfig, storage: SimulatedStorage, disks: Vec<Disk>, now: u64) -> Self {
@@ -164,7 +198,12 @@ impl Host {
             .map(|_| Watch {
                 tap: None,
                 record: Record::None,
-                unwatched: false,
+                unwatched: Vec::new(),
+                left: None,
+                logged: false,
+                touched: None,
+                bypassed: false,
+                syncs: Arc::default(),
                 inline: false,
                 suspended: false,
                 suspend_within: false,
@@ -268,15 +307,17 @@ impl Host {
         match op {
             TapOp::Write { place, by, .. } => {
                 let (volume, range) = self.range(*place);
+                let Some(token) = self.begin(volume, &range)? else { return Ok(()) };
                 self.complete(volume, range.clone(), *by)?;
-                self.hand_over(volume, range, *by)
+                self.hand_over(volume, range, *by, token)
             }
+            TapOp::Pair { place, sectors, swapped } => self.pair(*place, *sectors, *swapped),
             TapOp::Unwatched(place) => {
                 let (volume, range) = self.range(*place);
                 if self.watches[volume].tap.is_none() {
                     let stamp = self.new_stamp();
-                    self.disks[volume].write_source(range, stamp);
-                    self.watches[volume].unwatched = true;
+                    self.disks[volume].write_source(range.clone(), stamp);
+                    self.watches[volume].unwatched.push(range);
                 }
                 Ok(())
             }
@@ -376,7 +417,13 @@ impl Host {
     }
 
     /// A completed write is captured.
-    pub fn hand_over(&mut self, volume: usize, range: Range<usize>, by: Handover) -> Result<(), Mismatch> {
+    pub fn hand_over(
+        &mut self,
+        volume: usize,
+        range: Range<usize>,
+        by: Handover,
+        token: Option<InFlight>,
+    ) -> Result<(), Mismatch> {
         let Some(tap) = self.watches[volume].tap.clone() else { return Ok(()) };
         let (offset, bytes) = bytes_of(&range);
         let mut data = vec![0; to_len(bytes)];
@@ -388,23 +435,36 @@ impl Host {
             self.watches[volume].suspended = true;
             self.clock.intrude(Some(Box::new(move || other.suspend())));
         }
-        let result = match by {
-            Handover::Copied => tap.capture(offset, &data),
-            Handover::Vectored(sectors) => {
-                let part = to_len(sectors.max(1)) * SECTOR_LEN;
-                let parts: Vec<IoSlice<'_>> = data.chunks(part).map(IoSlice::new).collect();
-                tap.capture_vectored(offset, &parts, now)
+        let part = match by {
+            Handover::Vectored(sectors) => to_len(sectors.max(1)) * SECTOR_LEN,
+            _ => data.len(),
+        };
+        let parts: Vec<IoSlice<'_>> = data.chunks(part).map(IoSlice::new).collect();
+        let result = match (by, token) {
+            (Handover::Copied, None) => tap.capture(offset, &data),
+            (Handover::Copied, Some(token)) => tap.capture_end(token, &data),
+            (Handover::Vectored(_), None) => tap.capture_vectored(offset, &parts, now),
+            (Handover::Vectored(_), Some(token)) => token.end(Written::Parts(&parts), Some(now)),
+            (Handover::Owned, None) => tap.capture_bytes(offset, Bytes::copy_from_slice(&data), now),
+            (Handover::Owned, Some(token)) => {
+                token.end(Written::Bytes(Bytes::copy_from_slice(&data)), Some(now))
             }
-            Handover::Owned => tap.capture_bytes(offset, Bytes::from(data), now),
-            Handover::Zeroes => tap.write_zeroes(offset, bytes, now),
-            Handover::Discard => tap.discard(offset, bytes, now),
-            Handover::Mark => tap.mark(offset, bytes, GapReason::Overlap).map(|()| Captured::Marked),
+            (Handover::Zeroes, None) => tap.write_zeroes(offset, bytes, now),
+            (Handover::Zeroes, Some(token)) => token.end(Written::Zeroes, Some(now)),
+            (Handover::Discard, None) => tap.discard(offset, bytes, now),
+            (Handover::Discard, Some(token)) => token.end(Written::Discard, Some(now)),
+            (Handover::Mark, None) => tap.mark(offset, bytes, GapReason::Overlap).map(|()| Captured::Marked),
+            (Handover::Mark, Some(token)) => token.end(Written::Failed, None),
         };
         let captured = result.map_err(Mismatch::failed(format!("capture by {by:?}")))?;
+        self.was_captured(volume, range, captured);
+        Ok(())
+    }
+
+    pub(super) fn was_captured(&mut self, volume: usize, range: Range<usize>, captured: Captured) {
         let whole = captured == Captured::Whole;
         self.disks[volume].whole[range].fill(whole);
         *(if whole { &mut self.coverage.whole } else { &mut self.coverage.marked }) += 1;
-        Ok(())
     }
 
     /// A flush of the store: what it acknowledges must survive.
@@ -491,7 +551,7 @@ impl Host {
     }
 }
 
-fn bytes_of(range: &Range<usize>) -> (u64, u64) {
+pub(super) fn bytes_of(range: &Range<usize>) -> (u64, u64) {
     (len_u64(range.start) * SECTOR_BYTES, len_u64(range.len()) * SECTOR_BYTES)
 }
 
@@ -501,11 +561,26 @@ pub struct Reader {
     pub host: Weak<Mutex<Host>>,
     /// The volume.
     pub volume: usize,
+    /// Its syncs.
+    pub syncs: Arc<SourceSyncs>,
 }
 
 impl SourceReader for Reader {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let host = self.host.upgrade().ok_or_else(|| io::Error::other("the host is gone"))?;
         host.lock().read_source(self.volume, offset, buf)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let failing = |left: u64| left.checked_sub(1);
+        if self.syncs.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, failing).is_ok() {
+            return Err(io::Error::other("the source could not be synced, as the test wanted"));
+        }
+        self.syncs.wanted.store(true, Ordering::SeqCst);
+        let host = self.host.upgrade().ok_or_else(|| io::Error::other("the host is gone"))?;
+        if let Some(mut host) = host.try_lock() {
+            host.carry_out_syncs();
+        }
+        Ok(())
     }
 }

@@ -2,14 +2,19 @@
 
 use super::{
     TapWorld,
-    disk::state_of,
-    host::{Host, Outcome, Reader, Record},
+    disk::{Disk, state_of},
+    host::{Host, Outcome, Reader, Record, bytes_of},
     op::{Claim, TapDown, TapRecover},
 };
 use crate::{
-    SourceState, Store, TapOptions, io::simulated::SimRng, testing::mismatch::Mismatch, units::to_len,
+    Error, Result, SourceState, Store, Tap, TapOptions,
+    dirty_map::{ByteRange, Granularity, Shape},
+    format::PAGE_LEN,
+    io::{AlignedBuf, Storage, simulated::SimRng},
+    testing::mismatch::Mismatch,
+    units::to_len,
 };
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// Attempts to take a tap off or to open a store while something fails.
 const ATTEMPTS: usize = 2;
@@ -17,23 +22,29 @@ const ATTEMPTS: usize = 2;
 impl TapWorld {
     /// Puts a tap to work, unless there is one.
     pub(super) fn attach(&mut self, volume: usize, claim: Claim) -> Result<(), Mismatch> {
-        let reader = Arc::new(Reader { host: Arc::downgrade(&self.host), volume });
         let mut host = self.host.lock();
+        let syncs = host.watches[volume].syncs.clone();
+        let reader = Arc::new(Reader { host: Arc::downgrade(&self.host), volume, syncs });
         if host.watches[volume].tap.is_some() {
             return Ok(());
         }
+        let source = host.truthful(volume, claim);
         let options = TapOptions {
-            source: host.truthful(volume, claim),
+            source: source.clone(),
             pool_frames: host.config.pool_frames,
             granularity: Some(host.config.granularity),
+            activity_log: host.config.log.filter(|(_, often)| host.rng.chance(*often)).map(|(log, _)| log),
             time: None,
         };
+        let logged = options.activity_log.is_some();
         host.move_clock(1000);
         let name = host.disks[volume].name.clone();
         let result = host.store()?.tap(&name, reader, options);
+        host.carry_out_syncs();
         let tap = match host.judge("tap", result)? {
             Outcome::Done(tap) => tap,
             Outcome::Failed => {
+                host.watches[volume].left = None;
                 if host.watches[volume].record != Record::Attached {
                     host.watches[volume].record = Record::Perhaps;
                 }
@@ -44,11 +55,26 @@ impl TapWorld {
         host.coverage.attached_equal += u64::from(tap.is_whole());
         let watch = &mut host.watches[volume];
         watch.tap = Some(tap);
-        watch.record = Record::Attached;
-        (watch.unwatched, watch.inline, watch.suspended) = (false, false, false);
+        let record = std::mem::replace(&mut watch.record, Record::Attached);
+        (watch.inline, watch.suspended) = (false, false);
+        let (left, unwatched) = (watch.left.take(), std::mem::take(&mut watch.unwatched));
+        if matches!(source, SourceState::AsRecorded | SourceState::Differs(_))
+            && let Some(left) = left
+        {
+            host.claims_no_more_than(volume, &left, &unwatched)?;
+            *(match record {
+                Record::Attached => &mut host.coverage.attached_with_log,
+                _ => &mut host.coverage.attached_with_map,
+            }) += 1;
+        }
+        let trouble = host.trouble();
+        let watch = &mut host.watches[volume];
+        let claim = watch.tap.iter().flat_map(Tap::dirty_extents).collect();
+        watch.touched = (logged && !trouble).then_some(claim);
+        (watch.logged, watch.bypassed) = (logged, false);
         host.disks[volume].whole.fill(false);
         host.takes_over_source(volume);
-        host.check_claims()
+        if host.storage.is_stopped() { Ok(()) } else { host.check_claims() }
     }
 
     /// Takes a tap off. The host has flushed the source, as it must when it stops writing.
@@ -57,40 +83,41 @@ impl TapWorld {
         for _ in 0..ATTEMPTS {
             let Some(tap) = host.watches[volume].tap.clone() else { return Ok(()) };
             host.disks[volume].flush_source();
-            let whole = tap.is_whole();
             let result = tap.clone().detach();
+            host.carry_out_syncs();
             let done = matches!(host.judge("detach", result)?, Outcome::Done(()));
-            let watch = &mut host.watches[volume];
-            if done {
-                watch.record = if whole { Record::Equal } else { Record::Differs };
-                host.coverage.detached += 1;
-            } else if !tap.is_attached() {
-                watch.record = Record::Perhaps;
-            } else {
+            if !done && tap.is_attached() {
                 continue;
             }
-            let watch = &mut host.watches[volume];
-            watch.tap = None;
-            watch.suspend_within = false;
-            if whole {
-                let disk = &mut host.disks[volume];
-                disk.content.clone_from(&disk.source);
-            }
+            host.coverage.detached += u64::from(done);
+            host.has_ended(volume, &tap, done);
             return Ok(());
         }
         Ok(())
     }
 
-    /// Closes the store in good order and opens it again. Taps that are attached end with it.
+    /// Closes the store in good order and opens it again. Taps that are attached end with it; the host has stopped
+    /// writing.
     pub(super) fn reopen(&mut self) -> Result<(), Mismatch> {
-        let store = {
+        let (store, taps) = {
             let mut host = self.host.lock();
+            host.disks.iter_mut().for_each(Disk::flush_source);
+            let taps: Vec<Option<Tap>> = host.watches.iter().map(|watch| watch.tap.clone()).collect();
             host.drop_taps();
-            host.store.take()
+            (host.store.take(), taps)
         };
         let Some(store) = store else { return Ok(()) };
         let result = store.close();
-        let closed = self.host.lock().judge("close", result)?;
+        let mut host = self.host.lock();
+        host.carry_out_syncs();
+        let closed = host.judge("close", result)?;
+        for (volume, tap) in taps.iter().enumerate() {
+            if let Some(tap) = tap {
+                host.has_ended(volume, tap, matches!(closed, Outcome::Done(())));
+            }
+        }
+        // Each holds the store, and with it the right to own it.
+        drop((host, taps));
         if self.host.lock().storage.is_stopped() {
             return Ok(());
         }
@@ -107,6 +134,12 @@ impl TapWorld {
         {
             let mut host = self.host.lock();
             host.coverage.downs += 1;
+            host.poll_events();
+            host.carry_out_syncs();
+            let trouble = host.trouble();
+            for watch in host.watches.iter_mut().filter(|watch| watch.tap.is_some()) {
+                watch.left = watch.touched.take().filter(|_| !trouble);
+            }
             host.drop_taps();
             host.store = None;
             host.stop(down);
@@ -122,6 +155,9 @@ impl TapWorld {
             drop(opened);
             host.coverage.downs_in_recovery += 1;
             host.stop(*down);
+        }
+        if recover.harm_maps {
+            self.host.lock().harm_maps()?;
         }
         self.open_again()
     }
@@ -159,17 +195,108 @@ impl TapWorld {
     }
 }
 
+fn byte_range(sectors: &Range<usize>) -> ByteRange {
+    let (offset, bytes) = bytes_of(sectors);
+    ByteRange::new(offset, bytes)
+}
+
 impl Host {
     /// What the host may say of a source.
     fn truthful(&self, volume: usize, claim: Claim) -> SourceState {
-        let watch = &self.watches[volume];
+        let (watch, disk) = (&self.watches[volume], &self.disks[volume]);
         let unclean = matches!(watch.record, Record::Attached | Record::Differs);
-        let equal = self.disks[volume].source == self.disks[volume].content;
+        let equal = disk.source == disk.content;
+        let untouched = watch.unwatched.is_empty();
         match claim {
-            Claim::Equal if unclean || (equal && !watch.unwatched && !watch.inline) => SourceState::Equal,
-            Claim::AsRecorded if unclean || !watch.unwatched => SourceState::AsRecorded,
+            // Must not be believed after an unclean end, nor where blocks differed.
+            Claim::Equal if unclean || (equal && untouched && !watch.inline) => SourceState::Equal,
+            // A write that the activity log was not told of is for the host to tell.
+            _ if watch.bypassed => SourceState::Unknown,
+            Claim::AsRecorded if untouched => SourceState::AsRecorded,
+            Claim::Tracked if watch.record == Record::None => {
+                let differs = |sector: &usize| disk.source[*sector] != disk.content[*sector];
+                let sectors = (0..disk.sectors()).filter(differs);
+                SourceState::Differs(sectors.map(|sector| byte_range(&(sector..sector + 1))).collect())
+            }
+            Claim::Tracked if watch.record != Record::Perhaps => {
+                SourceState::Differs(watch.unwatched.iter().map(byte_range).collect())
+            }
             _ => SourceState::Unknown,
         }
+    }
+
+    /// Whether something went wrong that may cost exactness.
+    fn trouble(&self) -> bool {
+        self.storage.faults_struck() > 0 || self.limited
+    }
+
+    /// A tap has ended, or, unless `done`, perhaps.
+    fn has_ended(&mut self, volume: usize, tap: &Tap, done: bool) {
+        let whole = tap.is_whole();
+        let trouble = self.trouble();
+        let watch = &mut self.watches[volume];
+        watch.record = match (done, whole) {
+            (true, true) => Record::Equal,
+            (true, false) => Record::Differs,
+            _ => Record::Perhaps,
+        };
+        watch.left = (done && !whole && !trouble).then(|| tap.dirty_extents());
+        watch.tap = None;
+        watch.suspend_within = false;
+        (watch.logged, watch.bypassed) = (false, false);
+        if whole {
+            let disk = &mut self.disks[volume];
+            disk.content.clone_from(&disk.source);
+        }
+    }
+
+    /// A tap that was told everything claims nothing but what the last one left, and what was written since.
+    fn claims_no_more_than(
+        &self,
+        volume: usize,
+        left: &[ByteRange],
+        unwatched: &[Range<usize>],
+    ) -> Result<(), Mismatch> {
+        let Some(tap) = &self.watches[volume].tap else { return Ok(()) };
+        let granularity = Granularity::new(self.config.granularity);
+        let shape = granularity.and_then(|granularity| Shape::new(self.disks[volume].bytes(), granularity));
+        let shape = shape.map_err(Mismatch::failed("the shape of a map"))?;
+        let may: Vec<ByteRange> = left.iter().copied().chain(unwatched.iter().map(byte_range)).collect();
+        let may: Vec<Range<u64>> = may.into_iter().map(|range| shape.outward(range)).collect();
+        for claimed in tap.dirty_extents() {
+            let mut blocks = shape.outward(claimed);
+            if let Some(block) = blocks.find(|block| !may.iter().any(|range| range.contains(block))) {
+                let what = format!("the claim of volume '{}' after a clean end", self.disks[volume].name);
+                return Err(Mismatch::new(what, format!("{may:?}"), format!("block {block} too")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Damages every map that taps left behind.
+    fn harm_maps(&mut self) -> Result<(), Mismatch> {
+        let failed = Mismatch::failed("a look at the extents");
+        let harm = || -> Result<bool> {
+            let mut harmed = false;
+            for id in self.storage.list().map_err(|error| Error::io("list", "the store", error))? {
+                let failed = |error| Error::io("harm", "a map", error);
+                let extent = self.storage.open(id).map_err(failed)?;
+                let mut pages = AlignedBuf::new(2 * PAGE_LEN).map_err(failed)?;
+                let whole = extent.read_at(0, &mut pages[..2 * PAGE_LEN]).is_ok();
+                if whole && pages.starts_with(b"CDPMAPHD") {
+                    pages[..2 * PAGE_LEN].fill(0x77);
+                    extent.write_at(0, &pages[..2 * PAGE_LEN]).map_err(failed)?;
+                    extent.sync().map_err(failed)?;
+                    harmed = true;
+                }
+            }
+            Ok(harmed)
+        };
+        if harm().map_err(failed)? {
+            self.coverage.maps_harmed += 1;
+        }
+        self.watches.iter_mut().for_each(|watch| watch.left = None);
+        Ok(())
     }
 
     /// The volume is what its source is, from now on.

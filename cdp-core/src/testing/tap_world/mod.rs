@@ -6,6 +6,7 @@
 //! - [`op`]: the steps; [`generate`]: a random history for a seed; [`directed`]: histories aimed at one thing.
 //! - [`disk`]: one volume in the model; [`host`]: what the host does; `oracle`: what must be true.
 
+mod begun;
 mod config;
 pub mod directed;
 pub mod disk;
@@ -34,6 +35,10 @@ use std::sync::Arc;
 const START_NS: u64 = 1_770_000_000_000_000_000;
 /// Enough for an open frame to be committed by its age.
 const FRAME_AGE_NS: i64 = 300_000_000;
+/// What time passes with each look at the clock while a producer is late: it is given up after some of them.
+const STALLED_LOOK_NS: u64 = 40_000_000;
+/// Most sectors of a write whose producer is late: one frame of the pool.
+const STALLED_SECTORS_MAX: usize = 64;
 /// Steps within which everything must be well again once nothing fails any more.
 const STEPS_TO_HEAL: u64 = 3000;
 
@@ -124,6 +129,9 @@ impl TapWorld {
             TapOp::Write { place, by, late } if *late > 0 && !by.is_zero() => {
                 self.write_late(*place, *by, *late)
             }
+            TapOp::Stall { place, described, steps, dies } => {
+                self.write_stalled(*place, *described, *steps, *dies)
+            }
             TapOp::Step(count) => self.background(*count),
             TapOp::Resync(count) => self.resync(*count),
             TapOp::Interleave(before, after) => {
@@ -134,6 +142,10 @@ impl TapWorld {
                 let mut host = self.host.lock();
                 let volume = host.index(*volume);
                 host.watches[volume].failing_reads = *reads;
+                if *reads > 1 {
+                    host.watches[volume].syncs.fail(1);
+                    host.reads_failed = true;
+                }
                 Ok(())
             }
             TapOp::Attach(volume, claim) => {
@@ -175,23 +187,73 @@ impl TapWorld {
 
     /// A write that is captured some time after it completed.
     fn write_late(&mut self, place: Place, by: Handover, late: u64) -> Result<(), Mismatch> {
-        let (volume, range) = {
+        let (volume, range, token) = {
             let mut host = self.host.lock();
             let (volume, range) = host.range(place);
             if host.watches[volume].tap.is_none() {
                 return Ok(());
             }
             let before = host.disks[volume].source[range.clone()].to_vec();
+            let Some(token) = host.begin(volume, &range)? else { return Ok(()) };
             host.complete(volume, range.clone(), by)?;
             host.disks[volume].is_late(range.clone(), before);
             host.in_flight = true;
-            (volume, range)
+            (volume, range, token)
         };
         let worked = self.background(late);
         let mut host = self.host.lock();
         host.in_flight = false;
         worked?;
-        host.hand_over(volume, range, by)
+        host.hand_over(volume, range, by, token)
+    }
+
+    /// A write whose producer stops in the middle.
+    fn write_stalled(
+        &mut self,
+        place: Place,
+        described: bool,
+        steps: u64,
+        dies: bool,
+    ) -> Result<(), Mismatch> {
+        let (volume, range, halfway) = {
+            let mut host = self.host.lock();
+            let (volume, mut range) = host.range(place);
+            range.end = range.end.min(range.start + STALLED_SECTORS_MAX);
+            let watch = &host.watches[volume];
+            if watch.tap.is_none() || watch.logged {
+                return Ok(());
+            }
+            let before = host.disks[volume].source[range.clone()].to_vec();
+            host.complete(volume, range.clone(), Handover::Copied)?;
+            host.disks[volume].is_late(range.clone(), before);
+            host.in_flight = true;
+            host.coverage.stalled += 1;
+            let halfway = host.stop_halfway(volume, &range, described)?;
+            host.clock.creep(STALLED_LOOK_NS);
+            (volume, range, halfway)
+        };
+        let worked = self.background(steps);
+        let mut halfway = Some(halfway);
+        let up = {
+            let host = self.host.lock();
+            worked.is_ok() && !host.storage.is_stopped() && !host.poisoned
+        };
+        let mut ended = Ok(());
+        if dies && up {
+            // It held the store.
+            halfway = None;
+            ended = self.reopen();
+        }
+        let mut host = self.host.lock();
+        let now = host.clock.creep(0);
+        host.in_flight = false;
+        host.now = now;
+        worked.and(ended)?;
+        if let Some(halfway) = halfway {
+            host.go_on(volume, range, halfway);
+        }
+        host.disks[volume].acknowledged_at(1, now);
+        Ok(())
     }
 
     /// Steps of the store. Reads of the sources come back to the host, so it is not held meanwhile.
@@ -200,6 +262,7 @@ impl TapWorld {
             let store = self.host.lock().store()?;
             let result = store.step(Budget { entries: 50 });
             let mut host = self.host.lock();
+            host.poll_events();
             host.judge("step", result)?;
             if host.storage.is_stopped() || host.poisoned {
                 break;
@@ -248,7 +311,10 @@ impl TapWorld {
         host.faults_seen = host.storage.faults_struck();
         host.limited = false;
         host.reads_failed = false;
-        host.watches.iter_mut().for_each(|watch| watch.failing_reads = 0);
+        for watch in &mut host.watches {
+            watch.failing_reads = 0;
+            watch.syncs.fail(0);
+        }
     }
 
     /// Ends all faults. What failed before must work again.

@@ -9,7 +9,7 @@ use crate::{
 /// Which call hands a write over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handover {
-    /// [`Tap::capture`](crate::Tap::capture).
+    /// [`Tap::capture`](crate::Tap::capture), or the same for a write that was begun, as with all others.
     Copied,
     /// [`Tap::capture_vectored`](crate::Tap::capture_vectored), cut into parts of that many sectors.
     Vectored(u64),
@@ -37,6 +37,8 @@ pub enum Claim {
     AsRecorded,
     /// [`SourceState::Equal`](crate::SourceState::Equal) where that is right or must not be believed, else `Unknown`.
     Equal,
+    /// [`SourceState::Differs`](crate::SourceState::Differs) with what was written while no tap watched, where that is known, else `Unknown`.
+    Tracked,
     /// [`SourceState::Unknown`](crate::SourceState::Unknown).
     Unknown,
 }
@@ -62,6 +64,8 @@ pub enum TapDown {
 pub struct TapRecover {
     /// Crashes in changing call number so many of an open, one after the other.
     pub crashes: Vec<(u64, TapDown)>,
+    /// Whether the maps that taps left behind are damaged meanwhile, beyond recognition.
+    pub harm_maps: bool,
 }
 
 /// One step.
@@ -75,6 +79,28 @@ pub enum TapOp {
         by: Handover,
         /// Steps of the store between the completion on the source and the capture.
         late: u64,
+    },
+    /// Two writes to a volume with a tap that overlap in flight: the second begins within the first, and takes effect after it; they end in
+    /// this order or, `swapped`, in the other.
+    Pair {
+        /// The first.
+        place: Place,
+        /// Sectors of the second.
+        sectors: u64,
+        /// Whether the second ends first.
+        swapped: bool,
+    },
+    /// A write to a volume with a tap whose producer stops in the middle of handing it over, while the store does so many steps and time
+    /// passes. Then it goes on; or it never does, and the store is closed and opened.
+    Stall {
+        /// Where.
+        place: Place,
+        /// Whether it had said what it writes.
+        described: bool,
+        /// Steps of the store.
+        steps: u64,
+        /// Whether it never goes on.
+        dies: bool,
     },
     /// A write to the source of a volume without a tap.
     Unwatched(Place),
