@@ -308,3 +308,40 @@ fn group_of(policy: &Policy, time: TimeNs, now: TimeNs) -> u8 {
     }
     group
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        CreateOptions, OpenOptions,
+        io::MemoryStorage,
+        retention::{BookmarkFilter, Keep, Slots, Window},
+    };
+
+    /// Goal: what was decided stays so, whatever the time of a later run. Method: a run for an earlier time than the one before, and one under
+    /// another policy.
+    #[test]
+    fn a_run_for_an_earlier_time_undoes_no_decision() {
+        let create = CreateOptions { volume: "disk".into(), bytes: 1 << 20 };
+        let storage = Arc::new(MemoryStorage::new());
+        let store = Store::create(storage, &create, OpenOptions::default()).unwrap();
+        let keep = |interval| Keep::Every(Slots { interval, per_slot: 1, prefer: vec![] });
+        let policy = |interval| Policy {
+            windows: vec![Window { to: 1000, keep: keep(interval), bookmarks: BookmarkFilter::All }],
+            ..Policy::default()
+        };
+        store.set_policy(&policy(10)).unwrap();
+        let volume = store.volume(None).unwrap();
+        for time in 1..50 {
+            volume.write_at_time(0, &[1; 512], TimeNs::new(time)).unwrap();
+        }
+        let planned_at = || store.inner.group.outline().planned.map(|(at, _)| at.get());
+        store.run_retention(TimeNs::new(40)).unwrap();
+        assert_eq!(planned_at(), Some(40));
+        store.run_retention(TimeNs::new(20)).unwrap();
+        assert_eq!(planned_at(), Some(40));
+        store.set_policy(&policy(5)).unwrap();
+        store.run_retention(TimeNs::new(20)).unwrap();
+        assert_eq!(planned_at(), Some(20));
+    }
+}

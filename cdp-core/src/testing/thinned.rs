@@ -331,7 +331,7 @@ fn slots_of_writes(slots: u64) -> Vec<Op> {
 
 /// Steps before all letters of [`alphabet`].
 pub fn before_letters() -> Vec<Op> {
-    let mut ops = slots_of_writes(3);
+    let mut ops = slots_of_writes(2);
     ops.extend([Op::Clock(TICK), Op::Reopen]);
     ops
 }
@@ -352,9 +352,7 @@ pub fn alphabet() -> Vec<Letter> {
                 Op::Thin(4, 40),
             ],
         ),
-        ("write", vec![write, Op::Flush, Op::Clock(TICK)]),
         ("bookmark", vec![Op::AddBookmark { variant: 3 << 10, at: Some(5) }]),
-        ("reopen", vec![Op::Reopen]),
     ]
 }
 

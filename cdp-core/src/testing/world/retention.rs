@@ -196,6 +196,9 @@ impl World {
                 break;
             }
         }
+        if self.storage.is_stopped() {
+            return Ok(());
+        }
         if idle < 2 {
             return Err(Mismatch::new("steps without anything to do", "idle", "always more"));
         }
