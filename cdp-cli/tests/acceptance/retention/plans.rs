@@ -25,8 +25,13 @@ fn trace(random: &mut Random, lines: usize, start: u64, tag: &str) -> Trace {
             0 => trace.push(time, "disk", Op::Zero { offset, length: 8192 }),
             1 => trace.push(time, "disk", Op::Discard { offset, length: 4096 }),
             2 | 3 => {
-                time += random.below(HOUR);
+                // Later than the write it names, but never in a slot without a write: that has a test of its own.
+                let later = random.percent(50);
+                time += if later { random.below(HOUR) } else { 0 };
                 trace.push(time, "disk", Op::Bookmark(format!("nightly-line-{tag}-{number}")));
+                if later || number == 0 {
+                    trace.write(time, "disk", offset, 512);
+                }
             }
             _ => trace.write(time, "disk", offset, random.sectors_log_uniform(8192)),
         }
@@ -168,6 +173,32 @@ fn edges_of_windows_and_slots_are_exact() {
             std::fs::remove_dir_all(&copy).expect("remove the copy");
         }
     }
+}
+
+/// Goal: "a slot without a write keeps no point", also when there is a bookmark in it, whose age and slot are its own
+/// and not those of its write. Method: hourly slots, a write in every fourth, a bookmark by a line in the next.
+#[test]
+fn a_slot_without_a_write_keeps_no_point() {
+    let every = Keep::Every { every: HOUR, per_slot: 1, prefer: vec!["user"] };
+    let policy = Policy {
+        windows: vec![
+            Window { to: 12 * HOUR, keep: Keep::All, bookmarks: Filter::None },
+            Window { to: 10 * DAY, keep: every, bookmarks: Filter::None },
+        ],
+        ..Policy::default()
+    };
+    let mut lab = Lab::new(&[("disk", DISK_BYTES)], policy);
+    let mut trace = Trace::default();
+    for hour in (0..48).step_by(4) {
+        trace.write(START + hour * HOUR + HOUR / 2, "disk", hour * 4096, 4096);
+        trace.push(START + (hour + 1) * HOUR + 1, "disk", Op::Bookmark(format!("empty-{hour}")));
+    }
+    lab.replay(&trace);
+    let now = START + 2 * DAY;
+    lab.run(now);
+    let kept = lab.assert_planned(now);
+    assert!(!kept.bookmarks.contains("empty-4") && kept.bookmarks.contains("empty-36"));
+    lab.assert_open(&kept.seqs);
 }
 
 /// Goal: `retention set` alone drops nothing, and a run under a policy without windows and bounds drops nothing.
