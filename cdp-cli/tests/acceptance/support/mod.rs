@@ -2,8 +2,10 @@
 
 pub mod command;
 pub mod files;
+pub mod lab;
 pub mod machine;
 pub mod oracle;
+pub mod policy;
 pub mod random;
 pub mod scene;
 pub mod times;
@@ -11,6 +13,7 @@ pub mod trace;
 
 pub use command::Ran;
 pub(crate) use command::cdp;
+pub use lab::Lab;
 pub use oracle::Oracle;
 pub use random::Random;
 pub use scene::Scene;

@@ -5,7 +5,7 @@
 //! extents (start, end, line), and is compared in one pass, in memory that grows with the number of writes and not
 //! with the size of the image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -100,6 +100,43 @@ impl Oracle {
             .map(|counted| counted.seq)
             .max()
             .unwrap_or(0)
+    }
+
+    pub fn volume_names(&self) -> Vec<String> {
+        self.volumes.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// How many bytes the write with this seq carried.
+    pub fn bytes_of(&self, seq: u64) -> u64 {
+        let found = self.counted.binary_search_by_key(&seq, |counted| counted.seq);
+        found.map_or(0, |index| self.counted[index].length)
+    }
+
+    /// The first seq that wrote to a volume.
+    pub fn first_seq_of(&self, volume: &str) -> u64 {
+        let index = self.volume_index(volume);
+        self.counted.iter().find(|counted| counted.volume == index).map_or(u64::MAX, |counted| counted.seq)
+    }
+
+    /// Every seq with its time, ascending.
+    pub fn seqs(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.counted.iter().map(|counted| (counted.seq, counted.time))
+    }
+
+    /// Bytes of the versions that some of these points can see: a version is one 4 KiB block of one write, and is
+    /// seen by the points from its seq up to the seq of the next write, zero or discard of that block.
+    pub fn seen_bytes(&self, points: &BTreeSet<u64>) -> u64 {
+        const BLOCK: u64 = 4096;
+        let mut next: BTreeMap<(usize, u64), u64> = BTreeMap::new();
+        let mut blocks = 0;
+        for counted in self.counted.iter().rev() {
+            for block in counted.offset / BLOCK..(counted.offset + counted.length).div_ceil(BLOCK) {
+                let successor = next.insert((counted.volume, block), counted.seq).unwrap_or(u64::MAX);
+                let seen = points.range(counted.seq..successor).next().is_some();
+                blocks += u64::from(seen && counted.line.is_some());
+            }
+        }
+        blocks * BLOCK
     }
 
     pub fn image(&self, volume: &str, seq: u64) -> Image {

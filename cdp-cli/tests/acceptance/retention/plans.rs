@@ -1,0 +1,326 @@
+//! What stays and what goes, for the reference policy and for many others, against the slow planner.
+
+use std::collections::BTreeSet;
+
+use crate::support::policy::{DAY, Filter, HOUR, Keep, Mark, Policy, SECOND, Window};
+use crate::support::times::START;
+use crate::support::{Lab, Op, Random, Trace, scaled};
+
+const KINDS: [&str; 3] = ["app", "fs", "user"];
+const DISK_BYTES: u64 = 256 << 10;
+
+/// Lines at steps from none to half a day, some with bookmarks between them.
+fn trace(random: &mut Random, lines: usize, start: u64, tag: &str) -> Trace {
+    let mut trace = Trace::default();
+    let mut time = start;
+    for number in 0..lines {
+        time += match random.below(10) {
+            0 => 0,
+            1..=3 => random.below(60 * SECOND),
+            4..=8 => random.below(4 * HOUR),
+            _ => random.below(12 * HOUR),
+        };
+        let offset = random.below(DISK_BYTES / 512 - 16) * 512;
+        match random.below(20) {
+            0 => trace.push(time, "disk", Op::Zero { offset, length: 8192 }),
+            1 => trace.push(time, "disk", Op::Discard { offset, length: 4096 }),
+            2 | 3 => {
+                // Later than the write it names, but never in a slot without a write: that has a test of its own.
+                let later = random.percent(50);
+                time += if later { random.below(HOUR) } else { 0 };
+                trace.push(time, "disk", Op::Bookmark(format!("nightly-line-{tag}-{number}")));
+                if later || number == 0 {
+                    trace.write(time, "disk", offset, 512);
+                }
+            }
+            _ => trace.write(time, "disk", offset, random.sectors_log_uniform(8192)),
+        }
+    }
+    trace
+}
+
+/// A policy whose windows are no shorter than the slots in them.
+fn policy(random: &mut Random) -> Policy {
+    let mut policy =
+        Policy { max_age: random.percent(40).then(|| random.between(6, 20) * DAY), ..Policy::default() };
+    let mut to = 0;
+    for number in 0..random.below(5) {
+        let keep = match random.below(5) {
+            0 | 1 if number == 0 => Keep::All,
+            0 => Keep::None,
+            1 => Keep::All,
+            _ => {
+                let kinds = KINDS.into_iter().filter(|_| random.percent(70)).collect::<Vec<_>>();
+                let every = [HOUR, 90 * 60 * SECOND, 4 * HOUR, 7 * HOUR, 12 * HOUR, DAY];
+                Keep::Every {
+                    every: every[crate::support::index(random.below(6))],
+                    per_slot: crate::support::index(random.between(1, 3)),
+                    prefer: kinds,
+                }
+            }
+        };
+        let bookmarks = match random.below(4) {
+            0 => Filter::None,
+            1 => Filter::All,
+            _ => Filter::Matching {
+                kinds: KINDS.into_iter().filter(|_| random.percent(40)).collect(),
+                types: if random.percent(30) { vec!["postgresql"] } else { Vec::new() },
+                prefix: random.percent(50).then_some("nightly-"),
+            },
+        };
+        to += random.between(1, 3) * DAY;
+        policy.windows.push(Window { to, keep, bookmarks });
+    }
+    if let (Some(age), Some(first)) = (policy.max_age, policy.windows.first()) {
+        policy.max_age = Some(age.max(first.to));
+    }
+    policy
+}
+
+/// Bookmarks by command on some of the seqs after `after`.
+fn bookmarks(lab: &mut Lab, random: &mut Random, after: u64, tag: &str) {
+    for number in 0..random.below(6) {
+        let newest = lab.oracle.newest();
+        if newest == after {
+            return;
+        }
+        let kind = KINDS[crate::support::index(random.below(3))];
+        let prefix = if random.percent(50) { "nightly" } else { "other" };
+        let mark = lab.mark(&format!("{prefix}-{tag}-{number}"), kind, random.between(after + 1, newest));
+        let app = (kind == "app").then_some(if random.percent(60) { "postgresql" } else { "mysql" });
+        lab.bookmark(Mark { app, locked: random.percent(12), ..mark });
+    }
+}
+
+/// Goal: for any policy the points that are left are exactly those that the planner names, they restore, the others
+/// are refused, and runs on the way change nothing about the end.
+/// Method: random policies over random histories of about ten days in several replays; two stores, one of which is
+/// thinned between all replays; at the end every seq of one of them, and the sets of both.
+#[test]
+fn random_policies_keep_what_they_say() {
+    let mut random = Random::for_test("random_policies_keep_what_they_say");
+    for round in 0..scaled(6, 100) {
+        let policy = policy(&mut random);
+        println!("round {round}\n{}", policy.toml());
+        let mut labs = [0; 2].map(|_| Lab::new(&[("disk", DISK_BYTES)], policy.clone()));
+        let mut start = START + random.below(DAY);
+        let mut now = start;
+        for part in 0..random.between(2, 4) {
+            let lines = trace(&mut random, 30, start, &part.to_string());
+            start = lines.lines.last().expect("a line").time;
+            now = start + random.below(8) * random.below(12 * HOUR);
+            let marks = random.next();
+            for (index, lab) in labs.iter_mut().enumerate() {
+                let before = lab.oracle.newest();
+                lab.replay(&lines);
+                bookmarks(lab, &mut Random::new(marks), before, &part.to_string());
+                if index == 1 {
+                    lab.run(now);
+                    lab.assert_planned(now);
+                }
+            }
+        }
+        labs[0].run(now);
+        for lab in &labs {
+            lab.assert_planned(now);
+        }
+        let lab = &labs[round % 2];
+        let kept = lab.assert_planned(now);
+        lab.assert_open(&kept.seqs);
+        let refused = lab.others(&kept.seqs);
+        lab.assert_refused(&Lab::some(&mut random, &refused, scaled(12, 200)), &kept.seqs);
+        for mark in &lab.marks {
+            let point = format!("bookmark:{}", mark.name);
+            if kept.bookmarks.contains(&mark.name) {
+                lab.assert_restores(&point, "disk", mark.seq);
+            } else {
+                lab.assert_unavailable(&point, "disk");
+            }
+        }
+        lab.assert_sound();
+    }
+}
+
+/// A history of one write a step, with stamps, from `START`.
+fn steady(lab: &mut Lab, writes: u64, step: u64) {
+    let mut trace = Trace::default();
+    for number in 0..writes {
+        trace.write(START + number * step, "disk", number % 16 * 4096, 4096);
+    }
+    lab.replay(&trace);
+}
+
+/// Goal: the edges are where the contract puts them, to the nanosecond. Method: the reference policy on hourly
+/// writes, run with `now` one nanosecond before and at each kind of edge, each in a copy of one store.
+#[test]
+fn edges_of_windows_and_slots_are_exact() {
+    let mut lab = Lab::new(&[("disk", DISK_BYTES)], Policy::reference());
+    steady(&mut lab, 31 * 24, HOUR);
+    for day in [1, 2, 3, 5, 9, 28, 29] {
+        let mark = lab.mark(&format!("nightly-{day}"), "app", day * 24 + 3);
+        lab.bookmark(Mark { app: Some("postgresql"), ..mark });
+    }
+    let end = START + 31 * DAY;
+    let (original, copy) = (lab.store.clone(), lab.path("copy"));
+    // The edge of the full window, of a slot, of the sparse window, of all (the bookmark of day 3, hour 2).
+    for edge in [end, end + 4 * HOUR, end + 2 * HOUR, START + 31 * DAY + 2 * HOUR] {
+        for now in [edge - 1, edge, edge + 1] {
+            crate::support::files::copy_directory(&original, &copy);
+            lab.scene.store.clone_from(&copy);
+            lab.run(now);
+            let kept = lab.assert_planned(now);
+            assert!(kept.seqs.len() < 60, "hardly anything was thinned: {:?}", kept.seqs);
+            std::fs::remove_dir_all(&copy).expect("remove the copy");
+        }
+    }
+}
+
+/// Goal: "a slot without a write keeps no point", also when there is a bookmark in it, whose age and slot are its own
+/// and not those of its write. Method: hourly slots, a write in every fourth, a bookmark by a line in the next.
+#[test]
+fn a_slot_without_a_write_keeps_no_point() {
+    let every = Keep::Every { every: HOUR, per_slot: 1, prefer: vec!["user"] };
+    let policy = Policy {
+        windows: vec![
+            Window { to: 12 * HOUR, keep: Keep::All, bookmarks: Filter::None },
+            Window { to: 10 * DAY, keep: every, bookmarks: Filter::None },
+        ],
+        ..Policy::default()
+    };
+    let mut lab = Lab::new(&[("disk", DISK_BYTES)], policy);
+    let mut trace = Trace::default();
+    for hour in (0..48).step_by(4) {
+        trace.write(START + hour * HOUR + HOUR / 2, "disk", hour * 4096, 4096);
+        trace.push(START + (hour + 1) * HOUR + 1, "disk", Op::Bookmark(format!("empty-{hour}")));
+    }
+    lab.replay(&trace);
+    let now = START + 2 * DAY;
+    lab.run(now);
+    let kept = lab.assert_planned(now);
+    assert!(!kept.bookmarks.contains("empty-4") && kept.bookmarks.contains("empty-36"));
+    lab.assert_open(&kept.seqs);
+}
+
+/// Goal: `retention set` alone drops nothing, and a run under a policy without windows and bounds drops nothing.
+/// Method: every seq after `set` with the harshest policy, and after a run with the empty one.
+#[test]
+fn only_a_run_drops_and_only_by_a_rule() {
+    let mut lab = Lab::new(&[("disk", DISK_BYTES)], Policy::default());
+    steady(&mut lab, 40, DAY);
+    let all: BTreeSet<u64> = (1..=40).collect();
+    lab.run(START + 1000 * DAY);
+    assert_eq!(lab.openable(), all);
+    let window = Window { to: DAY, keep: Keep::None, bookmarks: Filter::None };
+    lab.set(Policy { windows: vec![window], ..Policy::default() });
+    assert_eq!(lab.openable(), all);
+    lab.assert_open(&all);
+    lab.run(START + 1000 * DAY);
+    assert_eq!(lab.openable(), BTreeSet::from([40]), "the newest state stays, and nothing else");
+    lab.assert_open(&[40]);
+    lab.assert_sound();
+}
+
+/// Goal: with `max_age` only, whatever has that age goes, and nothing younger. Method: daily writes; each edge.
+#[test]
+fn a_bound_by_time_alone_drops_at_its_age() {
+    let policy = Policy { max_age: Some(10 * DAY), ..Policy::default() };
+    let mut lab = Lab::new(&[("disk", DISK_BYTES)], policy);
+    steady(&mut lab, 30, DAY);
+    for now in
+        [START + 29 * DAY, START + 30 * DAY - 1, START + 30 * DAY, START + 33 * DAY + 1, START + 90 * DAY]
+    {
+        lab.run(now);
+        let kept = lab.assert_planned(now);
+        lab.assert_open(&kept.seqs);
+        lab.assert_refused(&lab.others(&kept.seqs), &kept.seqs);
+    }
+    lab.assert_sound();
+}
+
+/// Goal: a locked bookmark survives age and expiry until it is unlocked; an expiring one goes at its time, also
+/// inside the full window; deleting is at once. Method: each kind, and the runs after each change.
+#[test]
+fn locks_and_expiry_decide_about_bookmarks() {
+    let mut lab = Lab::new(&[("disk", DISK_BYTES)], Policy::reference());
+    steady(&mut lab, 60 * 24, HOUR);
+    let end = START + 60 * DAY;
+    let locked = Mark { locked: true, ..lab.mark("locked", "user", 50) };
+    let both =
+        Mark { locked: true, expires: Some(START + 5 * DAY), ..lab.mark("locked-expired", "user", 100) };
+    let nightly = Mark { app: Some("postgresql"), ..lab.mark("nightly-1", "app", 50 * 24) };
+    let nightly_gone = Mark { expires: Some(end), name: "nightly-2".into(), ..nightly.clone() };
+    let nightly_later = Mark { expires: Some(end + 1), name: "nightly-3".into(), ..nightly.clone() };
+    let recent = Mark { expires: Some(end - HOUR), ..lab.mark("recent", "fs", 60 * 24 - 3) };
+    for mark in [locked, both, nightly, nightly_gone, nightly_later, recent] {
+        lab.bookmark(mark);
+    }
+    lab.run(end);
+    let kept = lab.assert_planned(end);
+    let names: Vec<_> = kept.bookmarks.iter().map(String::as_str).collect();
+    assert_eq!(names, ["locked", "locked-expired", "nightly-1", "nightly-3"]);
+    lab.assert_restores("bookmark:locked", "disk", 50);
+    lab.assert_restores("bookmark:locked-expired", "disk", 100);
+    lab.assert_restores(&format!("seq:{}", 60 * 24 - 3), "disk", 60 * 24 - 3);
+
+    cdp_bookmark(&lab, "unlock", "locked");
+    lab.marks.iter_mut().find(|mark| mark.name == "locked").expect("there").locked = false;
+    assert!(lab.bookmark_names().contains("locked"), "unlocking drops nothing by itself");
+    lab.run(end);
+    lab.assert_planned(end);
+    crate::support::cdp!("bookmark", "delete", lab.store, "locked-expired").exits(1);
+    cdp_bookmark(&lab, "unlock", "locked-expired");
+    cdp_bookmark(&lab, "delete", "locked-expired");
+    lab.assert_unavailable("bookmark:locked-expired", "disk");
+    lab.marks.retain(|mark| mark.name != "locked-expired");
+    lab.run(end);
+    lab.assert_planned(end);
+    lab.assert_refused(&[50, 100], &lab.openable());
+    lab.assert_sound();
+}
+
+fn cdp_bookmark(lab: &Lab, verb: &str, name: &str) {
+    crate::support::cdp!("bookmark", verb, lab.store, name).succeeds();
+}
+
+/// Goal: several volumes have one timeline: what one of them writes makes points for all, and each restores.
+/// Method: three volumes written in turns, the last of them added when points are already gone.
+#[test]
+fn volumes_of_a_group_are_thinned_together() {
+    let mut random = Random::for_test("volumes_of_a_group_are_thinned_together");
+    let mut lab = Lab::new(&[("disk", DISK_BYTES), ("logs", 128 << 10)], Policy::reference());
+    let mut start = START;
+    for round in 0..4 {
+        let mut lines = trace(&mut random, 40, start, &round.to_string());
+        if round == 2 {
+            crate::support::cdp!("volume", "add", lab.store, "late", "--size", "131072").succeeds();
+            lab.oracle.add_volume("late", 128 << 10);
+        }
+        let names = lab.volume_names();
+        for line in &mut lines.lines {
+            let volume = &names[crate::support::index(random.below(names.len() as u64))];
+            line.volume.clone_from(volume);
+            if let Op::Write { offset, .. } | Op::Zero { offset, .. } | Op::Discard { offset, .. } =
+                &mut line.op
+            {
+                *offset %= 96 << 10;
+            }
+        }
+        start = lines.lines.last().expect("a line").time;
+        let before = lab.oracle.newest();
+        lab.replay(&lines);
+        bookmarks(&mut lab, &mut random, before, &format!("r{round}"));
+        lab.run(start);
+        lab.assert_planned(start);
+    }
+    let kept = lab.assert_planned(start);
+    // Whether a volume can be opened before it existed is another matter.
+    let late = lab.oracle.first_seq_of("late");
+    for seq in &kept.seqs {
+        let volumes = if *seq < late { 2 } else { 3 };
+        for volume in &lab.volume_names()[..volumes] {
+            lab.assert_restores(&format!("seq:{seq}"), volume, *seq);
+        }
+    }
+    lab.assert_refused(&lab.others(&kept.seqs), &kept.seqs);
+    lab.assert_sound();
+}
