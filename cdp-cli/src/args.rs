@@ -295,32 +295,17 @@ pub enum RetentionCommand {
     /// Record a policy; drops nothing
     Set(RetentionSetArguments),
     /// Show what `run` would drop and free
-    Preview(RetentionPreviewArguments),
+    Preview(RetentionNowArguments),
     /// Drop what the policy does not keep, and free its space
-    Run(RetentionRunArguments),
+    Run(RetentionNowArguments),
 }
 
-/// `retention preview`.
+/// `retention preview` and `retention run`.
 #[derive(Debug, Args)]
-pub struct RetentionPreviewArguments {
+pub struct RetentionNowArguments {
     /// Directory of the store
     pub store: PathBuf,
-    /// Another policy than the recorded one, TOML or JSON
-    #[arg(long, value_name = "FILE")]
-    pub policy: Option<PathBuf>,
-    /// The time from which ages count; default: now
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    pub now: Option<TimeNs>,
-    #[command(flatten)]
-    pub output: OutputArguments,
-}
-
-/// `retention run`.
-#[derive(Debug, Args)]
-pub struct RetentionRunArguments {
-    /// Directory of the store
-    pub store: PathBuf,
-    /// The policy to record first, TOML or JSON
+    /// Another policy than the recorded one, TOML or JSON; `run` records it
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
     /// The time from which ages count; default: now

@@ -1,10 +1,7 @@
 //! `cdp retention`: the policy, what it would do, and doing it.
 
 use crate::{
-    args::{
-        RetentionCommand, RetentionPreviewArguments, RetentionRunArguments, RetentionSetArguments,
-        StoreArguments,
-    },
+    args::{RetentionCommand, RetentionNowArguments, RetentionSetArguments, StoreArguments},
     exit::{Failure, Outcome},
     interrupt::Interrupt,
     output,
@@ -41,7 +38,7 @@ fn set(arguments: &RetentionSetArguments) -> Outcome {
     print(&policy, arguments.output.json)
 }
 
-fn preview(arguments: &RetentionPreviewArguments) -> Outcome {
+fn preview(arguments: &RetentionNowArguments) -> Outcome {
     let policy = arguments.policy.as_deref().map(read_policy).transpose()?;
     let reader = owner::open_reader(&arguments.store)?;
     let now = arguments.now.unwrap_or_else(|| SystemClock.now());
@@ -52,7 +49,7 @@ fn preview(arguments: &RetentionPreviewArguments) -> Outcome {
     reader.finish()
 }
 
-fn run_now(arguments: &RetentionRunArguments) -> Outcome {
+fn run_now(arguments: &RetentionNowArguments) -> Outcome {
     if let Some(path) = &arguments.policy {
         record(&arguments.store, &read_policy(path)?)?;
     }
