@@ -165,6 +165,20 @@ pub const SCENARIOS: &[Scenario] = &[
         ingest::random_4k_flushed,
     ),
     scenario(
+        "ingest-4k-hot",
+        "4 KiB random writes to 256 MiB, to be compared with the next",
+        (MIBS, Probe::SequentialWrite, MIBS),
+        (None, None),
+        ingest::hot_4k,
+    ),
+    scenario(
+        "ingest-4k-thinned",
+        "the same while history older than half a second is thinned away all the time",
+        (MIBS, Probe::SequentialWrite, MIBS),
+        (None, None),
+        ingest::thinned_4k,
+    ),
+    scenario(
         "read-4k-point-warm",
         "4 KiB random reads at a point amid the history, 32 in flight, index in memory",
         (RATE, Probe::RandomRead, RATE),

@@ -139,7 +139,8 @@ impl Group {
         let manifest = manifest.log()?;
         let used = self.used(manifest);
         let most = 2 * self.shared.tuning.segment_bytes;
-        let size = if wanted { (used / 16).clamp(RESERVE_BYTES_MIN, most) / 4096 * 4096 } else { 0 };
+        let size =
+            if wanted { (used / 16).clamp(RESERVE_BYTES_MIN.min(most), most) / 4096 * 4096 } else { 0 };
         let now = manifest.state().reserve;
         let has = now.map_or(0, |(_, bytes)| bytes);
         if has >= size / 2 && (has > 0) == (size > 0) && has <= 2 * size {

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     Store,
     error::Error,
-    format::frame::FrameHeader,
+    format::{frame::FrameHeader, frame_table::ENTRIES_PER_PAGE},
     io::{
         AlignedBuf, IO_ALIGN, Storage,
         simulated::{SimRng, SimulatedStorage},
@@ -113,7 +113,11 @@ pub fn run_seed(seed: u64, sabotage: Sabotage) -> Result<u64, Box<Failure>> {
             continue;
         };
         done += 1;
-        guarded(|| specimen.examine(&disk)).map_err(|cause| {
+        let closed = specimen.closed;
+        specimen.closed &= specimen.is_covered(rot).map_err(|cause| failed(&ops, cause.into()))?;
+        let outcome = guarded(|| specimen.examine(&disk));
+        specimen.closed = closed;
+        outcome.map_err(|cause| {
             let text = format!("{rot:?}, store closed: {}", specimen.closed);
             let cause = match cause {
                 Cause::Mismatch(mismatch) => {
@@ -297,6 +301,34 @@ fn specimen(seed: u64, ops: &[Op], sabotage: Sabotage) -> Result<Specimen, Misma
 }
 
 impl Specimen {
+    /// Whether the damage is to something that anybody may still read. A footer of its own that is cut behind its frame table has lost an
+    /// index which a merge has replaced: nothing says how long it was.
+    fn is_covered(&self, rot: Rot) -> Result<bool, Mismatch> {
+        let (extent, offset) = match rot {
+            Rot::Cut(extent, offset) => (extent, offset),
+            Rot::Gone(extent) => (extent, 0),
+            _ => return Ok(true),
+        };
+        let store = Store::open_read_only(Arc::new(self.disk.fork()), self.world.options());
+        let store = store.map_err(Mismatch::failed("open of a store before it is damaged"))?;
+        let manifest = store.inner.group.manifest.lock();
+        let state = manifest.state();
+        if state.reserve.is_some_and(|(reserve, _)| reserve == extent) {
+            // It may be gone: it holds nothing.
+            return Ok(matches!(rot, Rot::Cut(..)));
+        }
+        let sealed = state.segments.values().filter_map(|segment| segment.sealed.as_ref());
+        let own_footer = sealed.filter(|sealed| sealed.table_extent == extent && sealed.extent != extent);
+        let table_end = own_footer
+            .map(|sealed| {
+                sealed.table_offset + u64::from(sealed.frames).div_ceil(len_u64(ENTRIES_PER_PAGE)) * PAGE
+            })
+            .max();
+        let pieces = state.runs.values().flat_map(|run| &run.pieces).filter(|piece| piece.extent == extent);
+        let index_end = pieces.map(|piece| piece.offset + piece.bytes()).max().unwrap_or(0);
+        Ok(table_end.is_none_or(|end| offset < end.max(index_end)))
+    }
+
     fn examine(&mut self, disk: &SimulatedStorage) -> Result<(), Mismatch> {
         for owner in [false, true] {
             let storage = Arc::new(disk.fork());

@@ -6,7 +6,7 @@
 use crate::{
     error::{Damage, Error, Result},
     format::{
-        PAGE_BYTES, PAGE_LEN,
+        PAGE_BYTES, PAGE_LEN, all_zero,
         compacted::{CHUNK_LEN, CompactedHeader, CompactedSegment, decode_table},
         frame::{Frame, FrameHeader, FramePlace},
         frame_table::{ENTRIES_PER_PAGE, FrameEntry},
@@ -22,6 +22,9 @@ use crate::{
     units::{ExtentId, SECTOR_BYTES, Seq, len_u64, to_len},
 };
 use std::{collections::BTreeSet, io, sync::Arc};
+
+/// Bytes of the reserve that are read at a time.
+const RESERVE_READ_LEN: usize = 1 << 20;
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +66,9 @@ pub(crate) fn check(inner: &Inner, deep: bool, progress: &mut dyn FnMut(Progress
         check.compacted(segment)?;
         done += 1;
         progress(Progress { done, total });
+    }
+    if let Some((extent, bytes)) = state.reserve {
+        check.reserve(extent, bytes)?;
     }
     for run in state.runs.into_values() {
         check.run(&Arc::new(group.shared.open_run(run)))?;
@@ -191,6 +197,31 @@ impl Check<'_> {
             let Some(bytes) = self.note(shared.read_extent(extent, at, len))? else { continue };
             if crc32fast::hash(&bytes[..len]) != checksum {
                 self.damage(extent, at, len_u64(len), seqs, "payload of a compacted segment");
+            }
+        }
+        Ok(())
+    }
+
+    /// The reserve holds nothing and may be gone; what is there is as long as it was made, and zero.
+    fn reserve(&mut self, extent: ExtentId, bytes: u64) -> Result<()> {
+        let seqs = (Seq::ZERO, Seq::ZERO);
+        let shared = self.shared;
+        let size = match shared.storage.open(extent).and_then(|handle| handle.size()) {
+            Ok(size) => size,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::io("open", shared.storage.describe(extent), error)),
+        };
+        if size < bytes {
+            self.damage(extent, size, bytes - size, seqs, "the reserve is shorter than it was");
+        }
+        if !self.deep {
+            return Ok(());
+        }
+        for at in (0..size.min(bytes)).step_by(RESERVE_READ_LEN) {
+            let len = to_len(len_u64(RESERVE_READ_LEN).min(size.min(bytes) - at));
+            let Some(read) = self.note(shared.read_extent(extent, at, len))? else { continue };
+            if !all_zero(&read[..len]) {
+                self.damage(extent, at, len_u64(len), seqs, "the reserve is not empty");
             }
         }
         Ok(())
