@@ -101,7 +101,7 @@ pub fn broken_promise(plan: &Plan, policy: &Policy, before: &Before<'_>) -> Opti
         let dropped = plan.dropped_bookmarks.iter().find(|dropped| dropped.name == bookmark.name);
         let expired = bookmark.expires.is_some_and(|expires| expires <= now);
         let rightly = match dropped {
-            None => (bookmark.locked || !expired) && is_there(bookmark.seq),
+            None => (!expired || bookmark.locked) && is_there(bookmark.seq),
             Some(dropped) => !bookmark.locked && (dropped.why == DropReason::Expired) == expired,
         };
         if !rightly {

@@ -417,7 +417,10 @@ pub fn edge_at_a_large_write(seed: u64, sabotage: Sabotage) -> History {
     for _ in 0..1 + rng.below(3) {
         ops.extend([write(rng.below(5000), 9), Op::Flush, Op::Clock(TICK)]);
     }
-    ops.extend([write(0, 3000 + rng.below(3000)), Op::Flush, Op::Step(rng.below(4)), Op::Clock(TICK / 2)]);
+    // A failure between its frames makes the later ones move on to another segment.
+    let kind = rng.pick(&[FaultKind::Write, FaultKind::Sync]);
+    ops.extend([write(0, 5000 + rng.below(3000)), Op::Clock(FRAME_AGE_NS), Op::Step(1 + seed % 8)]);
+    ops.extend([Op::Fault(kind, rng.below(3)), Op::Flush, Op::Heal, Op::Clock(TICK / 2)]);
     ops.extend([write(7000, 8), Op::Flush, Op::Retain { later: 0, whole: true }, Op::Check]);
     history("edge-at-a-large-write", seed, sabotage, ops)
 }

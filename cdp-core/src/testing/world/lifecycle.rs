@@ -101,6 +101,7 @@ impl World {
             armed: None,
             faults_seen: 0,
             limited: false,
+            hurt: false,
             poisoned: false,
             names: self.names,
             coverage: Coverage::default(),

@@ -66,6 +66,8 @@ pub struct World {
     armed: Option<(Down, Recover)>,
     faults_seen: u64,
     limited: bool,
+    /// Whether a fault struck in the life of the open store: a manifest that failed then is told by the next call that needs it.
+    hurt: bool,
     poisoned: bool,
     names: u64,
     pub(super) coverage: Coverage,
@@ -91,6 +93,7 @@ impl World {
             armed: None,
             faults_seen: 0,
             limited: false,
+            hurt: false,
             poisoned: false,
             names: 0,
             coverage: Coverage::default(),
@@ -253,7 +256,7 @@ impl World {
         let may = match &error {
             Error::NoSpace => self.limited || struck,
             Error::Io { .. } => struck,
-            Error::Poisoned(_) => struck,
+            Error::Poisoned(_) => struck || self.hurt,
             _ => false,
         };
         if !may {
@@ -283,6 +286,7 @@ impl World {
         let struck = self.storage.faults_struck() - self.faults_seen;
         let troubled = self.limited || struck > 0;
         self.coverage.faults += struck;
+        self.hurt |= struck > 0;
         self.storage.clear_faults();
         self.storage.set_capacity(None);
         self.faults_seen = self.storage.faults_struck();
@@ -297,6 +301,7 @@ impl World {
         self.store = None;
         self.armed = None;
         self.poisoned = false;
+        self.hurt = false;
         self.limited = false;
     }
 
