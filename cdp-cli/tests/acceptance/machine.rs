@@ -6,4 +6,5 @@
 mod filesystems;
 mod killed;
 mod owner;
+mod retention;
 mod shortage;

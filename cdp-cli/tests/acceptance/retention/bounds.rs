@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::files::allocated_below;
+use crate::support::files::{SetAtEnd, allocated_below};
 use crate::support::policy::{DAY, Filter, HOUR, Keep, Mark, Policy, SECOND, Window};
 use crate::support::times::START;
 use crate::support::{Lab, Ran, Random, Trace, cdp, index, scaled};
@@ -46,8 +46,9 @@ fn most_allocated<T>(store: &Path, act: impl FnOnce() -> T) -> (T, u64) {
             }
             most
         });
+        let ends = SetAtEnd(&done);
         let result = act();
-        done.store(true, Ordering::Relaxed);
+        drop(ends);
         (result, watcher.join().expect("the watcher"))
     })
 }

@@ -75,7 +75,8 @@ fn a_killed_run_loses_nothing_and_a_later_one_completes() {
             lab.assert_refused(&Lab::some(&mut random, &lab.others(&open), 1), &open);
             lab.assert_sound();
         }
-        lab.run(now);
+        let before = allocated_below(&lab.store);
+        println!("round {round}: {before} bytes before the next run: {}", lab.run(now));
         lab.assert_planned(now);
         lab.assert_open(&Lab::some(&mut random, &kept.seqs, 2));
         lab.assert_small(&kept);

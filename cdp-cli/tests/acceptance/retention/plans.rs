@@ -25,11 +25,12 @@ fn trace(random: &mut Random, lines: usize, start: u64, tag: &str) -> Trace {
             0 => trace.push(time, "disk", Op::Zero { offset, length: 8192 }),
             1 => trace.push(time, "disk", Op::Discard { offset, length: 4096 }),
             2 | 3 => {
-                // Later than the write it names, but never in a slot without a write: that has a test of its own.
-                let later = random.percent(50);
-                time += if later { random.below(HOUR) } else { 0 };
+                // At its write or later, but never in a slot without a write: that has a test of its own.
+                let last = trace.lines.last().map_or(start, |line| line.time);
+                let later = number == 0 || random.percent(50);
+                time = if later { time } else { last };
                 trace.push(time, "disk", Op::Bookmark(format!("nightly-line-{tag}-{number}")));
-                if later || number == 0 {
+                if later {
                     trace.write(time, "disk", offset, 512);
                 }
             }
@@ -62,8 +63,9 @@ fn policy(random: &mut Random) -> Policy {
         let bookmarks = match random.below(4) {
             0 => Filter::None,
             1 => Filter::All,
+            // A filter without any condition is refused.
             _ => Filter::Matching {
-                kinds: KINDS.into_iter().filter(|_| random.percent(40)).collect(),
+                kinds: KINDS.into_iter().filter(|kind| *kind == "user" || random.percent(40)).collect(),
                 types: if random.percent(30) { vec!["postgresql"] } else { Vec::new() },
                 prefix: random.percent(50).then_some("nightly-"),
             },

@@ -6,6 +6,16 @@ use std::hash::{DefaultHasher, Hasher};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Tells threads that watch something to end, also when the test that they serve fails.
+pub struct SetAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// What a reader must leave as it was.
 #[derive(Debug, PartialEq, Eq)]

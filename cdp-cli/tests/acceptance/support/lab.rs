@@ -175,7 +175,12 @@ impl Lab {
         let found = self.openable();
         let missing: Vec<_> = kept.seqs.difference(&found).collect();
         let extra: Vec<_> = found.difference(&kept.seqs).collect();
-        let context = || format!("at {} under\n{}", format_time(now), self.policy.toml());
+        let marks = self.marks.iter().map(|mark| {
+            let (kind, app) = (mark.kind, mark.app.unwrap_or("-"));
+            format!("{} {kind} {app} seq {} at {}\n", mark.name, mark.seq, format_time(mark.time))
+        });
+        let marks = marks.collect::<String>();
+        let context = || format!("at {} under\n{}\n{marks}", format_time(now), self.policy.toml());
         assert!(
             missing.is_empty() && extra.is_empty(),
             "{}missing {missing:?}, too many {extra:?}",
