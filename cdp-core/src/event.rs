@@ -41,6 +41,8 @@ pub enum EventKind {
     BookmarkMissed(String),
     /// A producer reserved room and did not come back; what it writes is marked.
     ProducerStalled,
+    /// Background work met bytes that are not what was written; it leaves them alone, and `check` tells more.
+    DamageMet(String),
     /// History was thinned as the policy asks for.
     Thinned {
         /// Versions that nobody needed any more.
@@ -97,6 +99,7 @@ impl fmt::Display for EventKind {
                 write!(f, "a write to the source of volume {volume} was captured that was not begun")
             }
             Self::ProducerStalled => f.write_str("a producer stalled; its range is copied later"),
+            Self::DamageMet(error) => write!(f, "damage: {error}"),
             Self::Thinned { entries_dropped, segments_dropped } => {
                 write!(f, "thinned history: {entries_dropped} versions and {segments_dropped} segments went")
             }

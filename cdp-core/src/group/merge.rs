@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    event::EventKind,
     format::{
         manifest::{Counters, Edit, RunId},
         packed::PackedEntry,
@@ -112,6 +113,7 @@ impl Group {
             self.discard(maintenance, &created.lock());
         }
         if error.is_damage() {
+            self.events.push(self.shared.clock.now(), EventKind::DamageMet(error.to_string()));
             Self::blame(&runs, &error, maintenance);
         } else {
             maintenance.goal = None;

@@ -10,12 +10,14 @@ use crate::{
     event::EventKind,
     limits::MAKE_ROOM_MAX,
     retention::{OnShortage, Policy},
-    units::TimeNs,
+    units::{Seq, TimeNs},
 };
 use parking_lot::Mutex;
 
 /// Longest and shortest time between two plans that are made in the background, nanoseconds.
 const SLICE_NS: (u64, u64) = (60_000_000_000, 3_600_000_000_000);
+/// Pause after room was made ahead of the writes and little came of it, nanoseconds.
+const ROOM_AGAIN_NS: u64 = 10_000_000_000;
 /// Most steps in which history is dropped for one call.
 const STEPS_MAX: u32 = 64;
 /// By how much the clock of the host may depart from the monotonic one before the background stops dropping history by age.
@@ -32,6 +34,8 @@ pub(crate) struct Background {
 #[derive(Default)]
 struct BackgroundState {
     due: TimeNs,
+    /// When room is made again ahead of the writes, after it did not help.
+    room_due: TimeNs,
     /// The clock and the monotonic clock when they were last compared.
     clocks: Option<(u64, u64)>,
     /// The clock departed, and nobody has confirmed it.
@@ -93,23 +97,23 @@ impl Store {
             if used <= target {
                 break;
             }
-            let Some(next) = self.next_horizon(used - target, step)? else { break };
+            let Some(next) = self.next_horizon(horizon, used - target, step)? else { break };
             horizon = next;
         }
         Ok(())
     }
 
-    /// The time before which history goes next, when about so many bytes are to be freed; `None` when only the newest state is left.
-    fn next_horizon(&self, bytes: u64, step: u32) -> Result<Option<TimeNs>> {
+    /// The time before which history goes next, after `horizon`, when about so many bytes are to be freed; `None` when only the newest state
+    /// is left to go.
+    fn next_horizon(&self, horizon: TimeNs, bytes: u64, step: u32) -> Result<Option<TimeNs>> {
         let group = &self.inner.group;
         let outline = group.outline();
-        let kept: Vec<TimeNs> = outline.kept().map(|kept| kept.point.time).collect();
+        // What is kept from before the horizon is locked or in use.
+        let kept = outline.kept().map(|kept| kept.point.time).filter(|time| *time >= horizon);
+        let kept: Vec<TimeNs> = kept.collect();
         if !kept.is_empty() {
             // Points that were kept singly go first: a quarter of them each time.
-            let last = kept[(kept.len() - 1) / 4];
-            let from = outline.full.from.time;
-            return Ok(Some(TimeNs::new(last.get().saturating_add(1)).min(from.max(last)))
-                .filter(|time| *time > kept[0]));
+            return Ok(Some(after(kept[(kept.len() - 1) / 4])));
         }
         let from = outline.full.from;
         let newest = self.newest();
@@ -121,13 +125,13 @@ impl Store {
         let total = u128::from(group.used_bytes().max(1));
         let seqs = u128::from(newest.seq.get() - from.seq.get());
         let skip = u64::try_from((seqs * share / total).max(1)).unwrap_or(u64::MAX);
-        let seq = crate::units::Seq::new(from.seq.get().saturating_add(skip).min(newest.seq.get()));
+        let seq = Seq::new(from.seq.get().saturating_add(skip).min(newest.seq.get()));
         let time = self.with_time_behind(seq)?;
-        Ok(Some(time.max(TimeNs::new(from.time.get().saturating_add(1)))))
+        Ok(Some(time.max(after(from.time)).max(after(horizon))))
     }
 
     /// The time of a state, or of one behind it when its own is not known.
-    fn with_time_behind(&self, seq: crate::units::Seq) -> Result<TimeNs> {
+    fn with_time_behind(&self, seq: Seq) -> Result<TimeNs> {
         match self.with_time(seq) {
             Ok(point) => Ok(point.time),
             Err(_) => Ok(self.newest().time),
@@ -137,14 +141,19 @@ impl Store {
     /// What is due of retention in the background: a plan each slice of time, and thinning towards it. Returns whether a plan was made.
     pub(super) fn step_retention(&self) -> Result<bool> {
         let group = self.owner()?;
+        let now = group.shared.clock.now();
         if let Some(bound) = group.bound().filter(|_| group.prunes()) {
             // Ahead of the writes, so that they need not wait.
-            let stops = bound - group.margin();
-            if group.used_bytes() > stops / 16 * 15 {
-                return self.make_room().map(|()| true);
+            let nearly = (bound - group.margin()) / 16 * 15;
+            if group.used_bytes() > nearly && now >= self.inner.background.state.lock().room_due {
+                let outcome = self.make_room();
+                if group.used_bytes() > nearly {
+                    self.inner.background.state.lock().room_due =
+                        TimeNs::new(now.get().saturating_add(ROOM_AGAIN_NS));
+                }
+                return outcome.map(|()| true);
             }
         }
-        let now = group.shared.clock.now();
         if now < self.inner.background.state.lock().due {
             return Ok(false);
         }
@@ -192,4 +201,9 @@ impl Store {
         }
         state.departed
     }
+}
+
+/// The next nanosecond.
+const fn after(time: TimeNs) -> TimeNs {
+    TimeNs::new(time.get().saturating_add(1))
 }

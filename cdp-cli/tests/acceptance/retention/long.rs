@@ -32,7 +32,7 @@ impl Workload {
             };
             match number % 30 {
                 0 if hour % 12 == 7 => trace.push(time, "disk", Op::Bookmark(format!("line-{hour}"))),
-                1 if hour % 4 == 0 => {
+                1 if hour.is_multiple_of(4) => {
                     let (offset, length) = uniform(random, 32);
                     trace.push(time, "disk", Op::Zero { offset, length });
                 }
@@ -60,10 +60,10 @@ fn bookmarks(lab: &mut Lab, random: &mut Random, hour: u64, seqs: (u64, u64)) {
     let day = hour / 24;
     let (name, kind, app) = match hour % 24 {
         2 => (format!("nightly-{day}"), "app", Some("postgresql")),
-        9 if day % 3 == 0 => (format!("nightly-other-{day}"), "app", Some("mysql")),
+        9 if day.is_multiple_of(3) => (format!("nightly-other-{day}"), "app", Some("mysql")),
         10 if day % 3 == 1 => (format!("weekly-{day}"), "app", Some("postgresql")),
-        11 if day % 2 == 0 => (format!("nightly-fs-{day}"), "fs", None),
-        15 if day % 4 == 0 => (format!("short-{day}"), "user", None),
+        11 if day.is_multiple_of(2) => (format!("nightly-fs-{day}"), "fs", None),
+        15 if day.is_multiple_of(4) => (format!("short-{day}"), "user", None),
         20 if day % 10 == 1 => (format!("locked-{day}"), "user", None),
         _ => return,
     };
