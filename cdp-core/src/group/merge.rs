@@ -25,6 +25,9 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+/// Sealed segments that are cut to their length at an open.
+const TRIMMED_MAX: usize = 16;
+
 /// Maintenance under way.
 #[derive(Default)]
 pub(super) struct Maintenance {
@@ -349,12 +352,13 @@ impl Group {
         self.collect_garbage(&mut maintenance);
     }
 
-    /// Cuts the last sealed segments to their length, in case a crash has undone that.
+    /// Cuts the last sealed segments to their length: a crash may have undone that, and what recovery found has the space of a whole one. What
+    /// lies behind the end of the frames of a segment with a footer elsewhere is nobody's.
     pub fn trim_sealed(&self) {
         let sealed: Vec<(ExtentId, u64)> = {
             let manifest = self.manifest.lock();
             let segments = manifest.state().segments.values().rev().filter_map(|s| s.sealed.as_ref());
-            segments.filter(|s| s.extent_bytes > 0).take(8).map(|s| (s.extent, s.extent_bytes)).collect()
+            segments.map(|s| (s.extent, s.extent_bytes.max(s.frames_end))).take(TRIMMED_MAX).collect()
         };
         for (extent, bytes) in sealed {
             if let Ok(handle) = self.shared.handle(extent)

@@ -1,6 +1,6 @@
 //! The bound by space: what the store takes up, and what may still be taken.
 //!
-//! A store with a bound never exceeds it. Below the bound lies a *margin*: writes stop before it, metadata in the middle of it, and thinning
+//! A store with a bound never exceeds it. Below the bound lies a *margin*: writes stop before it, metadata near its end, and thinning
 //! may use all of it, so that there is always room to make room. Segments of a bounded store are a thirty-second of the bound, so that
 //! little of it is taken by what is made ready.
 //!
@@ -94,6 +94,7 @@ impl Group {
         for (extent, segment) in &state.segments {
             used += match &segment.sealed {
                 Some(sealed) if sealed.extent_bytes > 0 => sealed.extent_bytes,
+                Some(sealed) => self.size_of(*extent, sealed.frames_end),
                 // A write that is longer than a segment makes it longer.
                 _ => self.size_of(*extent, segment.named.bytes),
             };
@@ -123,7 +124,7 @@ impl Group {
         let Some(bound) = self.bound() else { return Ok(()) };
         let left_alone = match purpose {
             Purpose::Data => self.margin(),
-            Purpose::Metadata => self.margin() / 2,
+            Purpose::Metadata => self.margin() / 4,
             Purpose::Rescue => return Ok(()),
         };
         let used = self.used(log);
@@ -140,7 +141,7 @@ impl Group {
         let used = self.used(manifest);
         let most = 2 * self.shared.tuning.segment_bytes;
         let size =
-            if wanted { (used / 16).clamp(RESERVE_BYTES_MIN.min(most), most) / 4096 * 4096 } else { 0 };
+            if wanted { (used / 32).clamp(RESERVE_BYTES_MIN.min(most), most) / 4096 * 4096 } else { 0 };
         let now = manifest.state().reserve;
         let has = now.map_or(0, |(_, bytes)| bytes);
         if has >= size / 2 && (has > 0) == (size > 0) && has <= 2 * size {

@@ -162,15 +162,16 @@ impl Store {
             recovered.extents.iter().copied().filter(|extent| !named.contains(extent)).collect()
         };
         group.remove_orphans(&orphans);
-        group.trim_sealed();
         loop {
             match group.seal_oldest_frozen() {
                 Ok(true) => {}
                 // On a full storage the frames stay as they are, indexed in memory.
-                Ok(false) | Err(Error::NoSpace) => return Ok(()),
+                Ok(false) | Err(Error::NoSpace) => break,
                 Err(error) => return Err(error),
             }
         }
+        group.trim_sealed();
+        Ok(())
     }
 
     /// Opens a store for reading only, beside an owner if there is one. Nothing is written; what recovery is needed is done in memory.

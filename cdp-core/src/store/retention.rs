@@ -21,7 +21,7 @@ use crate::{
 use std::sync::Arc;
 
 /// Dead bytes for each hundred that are alive, up to which an explicit run leaves a store as it is.
-const DEAD_PERCENT_RUN: u64 = 17;
+const DEAD_PERCENT_RUN: u64 = 10;
 /// The same for background work while there is plenty of space.
 const DEAD_PERCENT_IDLE: u64 = 25;
 /// The same when space is short: what is copied to free the rest would cost more writes than it gives room.

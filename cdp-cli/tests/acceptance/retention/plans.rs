@@ -177,32 +177,6 @@ fn edges_of_windows_and_slots_are_exact() {
     }
 }
 
-/// Goal: "a slot without a write keeps no point", also when there is a bookmark in it, whose age and slot are its own
-/// and not those of its write. Method: hourly slots, a write in every fourth, a bookmark by a line in the next.
-#[test]
-fn a_slot_without_a_write_keeps_no_point() {
-    let every = Keep::Every { every: HOUR, per_slot: 1, prefer: vec!["user"] };
-    let policy = Policy {
-        windows: vec![
-            Window { to: 12 * HOUR, keep: Keep::All, bookmarks: Filter::None },
-            Window { to: 10 * DAY, keep: every, bookmarks: Filter::None },
-        ],
-        ..Policy::default()
-    };
-    let mut lab = Lab::new(&[("disk", DISK_BYTES)], policy);
-    let mut trace = Trace::default();
-    for hour in (0..48).step_by(4) {
-        trace.write(START + hour * HOUR + HOUR / 2, "disk", hour * 4096, 4096);
-        trace.push(START + (hour + 1) * HOUR + 1, "disk", Op::Bookmark(format!("empty-{hour}")));
-    }
-    lab.replay(&trace);
-    let now = START + 2 * DAY;
-    lab.run(now);
-    let kept = lab.assert_planned(now);
-    assert!(!kept.bookmarks.contains("empty-4") && kept.bookmarks.contains("empty-36"));
-    lab.assert_open(&kept.seqs);
-}
-
 /// Goal: `retention set` alone drops nothing, and a run under a policy without windows and bounds drops nothing.
 /// Method: every seq after `set` with the harshest policy, and after a run with the empty one.
 #[test]

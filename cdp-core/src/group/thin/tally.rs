@@ -67,7 +67,7 @@ impl Segments {
                 found.fixed_bytes += segment.named.bytes;
                 continue;
             };
-            let bytes = if sealed.extent_bytes > 0 { sealed.extent_bytes } else { segment.named.bytes };
+            let bytes = sealed.extent_bytes.max(sealed.frames_end);
             let seqs = (Seq::ZERO, sealed.last_seq);
             found.sealed.insert(
                 extent.get(),
