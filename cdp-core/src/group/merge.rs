@@ -163,8 +163,9 @@ impl Group {
         maintenance.work = thinning.map(|thinning| Work::Thin(Box::new(thinning)));
         match thinned {
             Thinned::More => {}
-            Thinned::Replaced(replaced) => {
-                self.doom(maintenance, replaced);
+            Thinned::Replaced { replaced, written } => {
+                let doomed = self.doom(maintenance, replaced);
+                self.totals.freed_bytes.fetch_add(doomed.saturating_sub(written), Ordering::Relaxed);
                 self.collect_garbage(maintenance);
             }
             Thinned::Done => maintenance.goal = None,
@@ -173,14 +174,19 @@ impl Group {
     }
 
     /// Lets replaced runs go, with the extents that go with each, when no reader holds them any more.
-    fn doom(&self, maintenance: &mut Maintenance, replaced: Vec<(Arc<Run>, Vec<ExtentId>)>) {
+    /// Returns their bytes.
+    fn doom(&self, maintenance: &mut Maintenance, replaced: Vec<(Arc<Run>, Vec<ExtentId>)>) -> u64 {
+        let mut bytes = 0;
         for extent in replaced.iter().flat_map(|(_, extents)| extents) {
             let size =
                 self.shared.handle(*extent).and_then(|handle| handle.size().map_err(|_| Error::NoSpace));
-            maintenance.doomed.insert(*extent, size.unwrap_or(0));
+            let size = size.unwrap_or(0);
+            bytes += size;
+            maintenance.doomed.insert(*extent, size);
         }
         self.space.doomed.store(maintenance.doomed.values().sum(), Ordering::Release);
         maintenance.replaced.extend(replaced);
+        bytes
     }
 
     /// Leaves what met damage alone from now on: the segment that the error names, else the runs that were read.

@@ -169,6 +169,8 @@ pub(crate) struct Append {
 pub(crate) struct Totals {
     pub source_bytes: AtomicU64,
     pub written_bytes: AtomicU64,
+    /// Bytes that thinning has freed, beyond what it wrote for it.
+    pub freed_bytes: AtomicU64,
     /// Bytes of data that waited for the end of an interval.
     pub coalesced_bytes: AtomicU64,
     /// Bytes of data that were left of them.

@@ -154,7 +154,8 @@ impl Group {
             self.check_bound(manifest, size, Purpose::Metadata)?;
             let extent = manifest.allocate_extent();
             let failed = |error| Error::io("create", storage.describe(extent), error);
-            storage.create(extent, size).map_err(failed)?;
+            let created = storage.create(extent, size).and_then(|handle| handle.sync());
+            created.inspect_err(|_| drop(storage.remove(extent))).map_err(failed)?;
             storage.sync_names().map_err(|error| Error::io("sync names of", "the store", error))?;
             made = Some(extent);
         }

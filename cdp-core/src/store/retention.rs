@@ -18,10 +18,10 @@ use crate::{
     sabotage::Switch,
     units::{Seq, TimeNs},
 };
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 /// Dead bytes for each hundred that are alive, up to which an explicit run leaves a store as it is.
-const DEAD_PERCENT_RUN: u64 = 10;
+const DEAD_PERCENT_RUN: u64 = 17;
 /// The same for background work while there is plenty of space.
 const DEAD_PERCENT_IDLE: u64 = 25;
 /// The same when space is short: what is copied to free the rest would cost more writes than it gives room.
@@ -109,7 +109,7 @@ impl Store {
         let group = self.owner()?;
         let policy = self.policy()?;
         self.confirm_clock();
-        let bytes_before = self.stored_bytes()?;
+        let freed_before = group.totals.freed_bytes.load(Ordering::Relaxed);
         let mut report = self.retain(&policy, now, TimeNs::ZERO, Thoroughness::Run)?;
         if let Some(bound) = policy.max_bytes.filter(|_| policy.on_shortage == OnShortage::Prune) {
             let before = self.inner.group.outline();
@@ -123,7 +123,7 @@ impl Store {
             }
         }
         self.keep_reserve(&policy)?;
-        report.bytes_freed = bytes_before.saturating_sub(self.stored_bytes()?);
+        report.bytes_freed = group.totals.freed_bytes.load(Ordering::Relaxed).saturating_sub(freed_before);
         Ok(report)
     }
 

@@ -138,8 +138,13 @@ impl Store {
         }
     }
 
-    /// What is due of retention in the background: a plan each slice of time, and thinning towards it. Returns whether a plan was made.
-    pub(super) fn step_retention(&self) -> Result<bool> {
+    /// What is due of retention by the clock of the store: a plan each slice of time, which later calls of [`Store::step`] carry out, and room
+    /// made ahead of the writes when the store comes near its bound. The bundled runner does this by itself; a host that steps calls it now
+    /// and then. Returns whether a plan was made.
+    ///
+    /// # Errors
+    /// As [`Store::run_retention`]; what failed is tried again by a later call.
+    pub fn step_retention(&self) -> Result<bool> {
         let group = self.owner()?;
         let now = group.shared.clock.now();
         if let Some(bound) = group.bound().filter(|_| group.prunes()) {

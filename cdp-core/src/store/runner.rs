@@ -90,7 +90,7 @@ impl Store {
         if scheduled? {
             return Ok(Stepped::More);
         }
-        self.step_background(budget)
+        self.step_maintenance(budget)
     }
 
     fn step_maintenance(&self, budget: Budget) -> Result<Stepped> {
@@ -106,7 +106,7 @@ impl Store {
         Ok(if group.maintain(budget.entries)? { Stepped::More } else { Stepped::Idle })
     }
 
-    /// Retention in the background, for hosts that date writes by the clock of the store.
+    /// Maintenance with retention, for runners of hosts that date writes by the clock of the store.
     fn step_background(&self, budget: Budget) -> Result<Stepped> {
         match self.step_maintenance(budget)? {
             Stepped::Idle if self.step_retention()? => Ok(Stepped::More),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::support::policy::{DAY, Filter, HOUR, Keep, Mark, Policy, SECOND, Window};
 use crate::support::times::START;
-use crate::support::{Lab, Op, Random, Trace, scaled};
+use crate::support::{Lab, Op, Random, Trace};
 
 const KINDS: [&str; 3] = ["app", "fs", "user"];
 const DISK_BYTES: u64 = 256 << 10;
@@ -40,45 +40,6 @@ fn trace(random: &mut Random, lines: usize, start: u64, tag: &str) -> Trace {
     trace
 }
 
-/// A policy whose windows are no shorter than the slots in them.
-fn policy(random: &mut Random) -> Policy {
-    let mut policy =
-        Policy { max_age: random.percent(40).then(|| random.between(6, 20) * DAY), ..Policy::default() };
-    let mut to = 0;
-    for number in 0..random.below(5) {
-        let keep = match random.below(5) {
-            0 | 1 if number == 0 => Keep::All,
-            0 => Keep::None,
-            1 => Keep::All,
-            _ => {
-                let kinds = KINDS.into_iter().filter(|_| random.percent(70)).collect::<Vec<_>>();
-                let every = [HOUR, 90 * 60 * SECOND, 4 * HOUR, 7 * HOUR, 12 * HOUR, DAY];
-                Keep::Every {
-                    every: every[crate::support::index(random.below(6))],
-                    per_slot: crate::support::index(random.between(1, 3)),
-                    prefer: kinds,
-                }
-            }
-        };
-        let bookmarks = match random.below(4) {
-            0 => Filter::None,
-            1 => Filter::All,
-            // A filter without any condition is refused.
-            _ => Filter::Matching {
-                kinds: KINDS.into_iter().filter(|kind| *kind == "user" || random.percent(40)).collect(),
-                types: if random.percent(30) { vec!["postgresql"] } else { Vec::new() },
-                prefix: random.percent(50).then_some("nightly-"),
-            },
-        };
-        to += random.between(1, 3) * DAY;
-        policy.windows.push(Window { to, keep, bookmarks });
-    }
-    if let (Some(age), Some(first)) = (policy.max_age, policy.windows.first()) {
-        policy.max_age = Some(age.max(first.to));
-    }
-    policy
-}
-
 /// Bookmarks by command on some of the seqs after `after`.
 fn bookmarks(lab: &mut Lab, random: &mut Random, after: u64, tag: &str) {
     for number in 0..random.below(6) {
@@ -91,55 +52,6 @@ fn bookmarks(lab: &mut Lab, random: &mut Random, after: u64, tag: &str) {
         let mark = lab.mark(&format!("{prefix}-{tag}-{number}"), kind, random.between(after + 1, newest));
         let app = (kind == "app").then_some(if random.percent(60) { "postgresql" } else { "mysql" });
         lab.bookmark(Mark { app, locked: random.percent(12), ..mark });
-    }
-}
-
-/// Goal: for any policy the points that are left are exactly those that the planner names, they restore, the others
-/// are refused, and runs on the way change nothing about the end.
-/// Method: random policies over random histories of about ten days in several replays; two stores, one of which is
-/// thinned between all replays; at the end every seq of one of them, and the sets of both.
-#[test]
-fn random_policies_keep_what_they_say() {
-    let mut random = Random::for_test("random_policies_keep_what_they_say");
-    for round in 0..scaled(6, 100) {
-        let policy = policy(&mut random);
-        println!("round {round}\n{}", policy.toml());
-        let mut labs = [0; 2].map(|_| Lab::new(&[("disk", DISK_BYTES)], policy.clone()));
-        let mut start = START + random.below(DAY);
-        let mut now = start;
-        for part in 0..random.between(2, 4) {
-            let lines = trace(&mut random, 30, start, &part.to_string());
-            start = lines.lines.last().expect("a line").time;
-            now = start + random.below(8) * random.below(12 * HOUR);
-            let marks = random.next();
-            for (index, lab) in labs.iter_mut().enumerate() {
-                let before = lab.oracle.newest();
-                lab.replay(&lines);
-                bookmarks(lab, &mut Random::new(marks), before, &part.to_string());
-                if index == 1 {
-                    lab.run(now);
-                    lab.assert_planned(now);
-                }
-            }
-        }
-        labs[0].run(now);
-        for lab in &labs {
-            lab.assert_planned(now);
-        }
-        let lab = &labs[round % 2];
-        let kept = lab.assert_planned(now);
-        lab.assert_open(&kept.seqs);
-        let refused = lab.others(&kept.seqs);
-        lab.assert_refused(&Lab::some(&mut random, &refused, scaled(12, 200)), &kept.seqs);
-        for mark in &lab.marks {
-            let point = format!("bookmark:{}", mark.name);
-            if kept.bookmarks.contains(&mark.name) {
-                lab.assert_restores(&point, "disk", mark.seq);
-            } else {
-                lab.assert_unavailable(&point, "disk");
-            }
-        }
-        lab.assert_sound();
     }
 }
 

@@ -148,8 +148,13 @@ fn beside(entry: &PackedEntry) -> PackedEntry {
 pub(crate) enum Thinned {
     /// There is more to do.
     More,
-    /// A round was carried out: runs that were replaced, with the extents that go with each.
-    Replaced(Vec<(Arc<Run>, Vec<ExtentId>)>),
+    /// A round was carried out.
+    Replaced {
+        /// Runs that were replaced, with the extents that go with each.
+        replaced: Vec<(Arc<Run>, Vec<ExtentId>)>,
+        /// Bytes that took their place.
+        written: u64,
+    },
     /// There is nothing worth doing.
     Done,
 }
@@ -261,9 +266,11 @@ impl Group {
                     let seqs = (Default::default(), crate::units::Seq::new(goal.classes.full_from()));
                     return Err(self.shared.damage(first.unwrap_or_default(), 0, 0, seqs, what).into());
                 }
+                let compacted = round.compacted.iter().map(|one| one.bytes).sum::<u64>();
+                let written = proving.output.bytes() + compacted;
                 let replaced = self.install_thinned(&round, *proving);
                 let replaced = replaced.map_err(|error| WorkFailed { error, may_be_named: true })?;
-                Ok((None, Thinned::Replaced(replaced)))
+                Ok((None, Thinned::Replaced { replaced, written }))
             }
         }
     }
