@@ -148,8 +148,13 @@ impl Store {
             let outline = self.outline_after(&self.plan_with(policy, now, horizon)?, policy);
             self.thin_now(&self.thin_goal(&outline, policy, now, DEAD_PERCENT_RUN), outline.full.from.seq)?;
         }
-        let (report, outline) = match self.commit_plan(policy, now, horizon) {
-            Err(Error::NoSpace) if group.give_up_reserve()? => self.commit_plan(policy, now, horizon)?,
+        let mut begun = None;
+        let (report, outline) = match self.commit_plan(policy, now, horizon, &mut begun) {
+            Err(Error::NoSpace) if group.give_up_reserve()? => {
+                // What the first attempt took away is gone for the second.
+                let (report, outline) = self.commit_plan(policy, now, horizon, &mut None)?;
+                (begun.unwrap_or(report), outline)
+            }
             outcome => outcome?,
         };
         let dead_percent = match thoroughness {
@@ -205,6 +210,7 @@ impl Store {
         policy: &Policy,
         now: TimeNs,
         horizon: TimeNs,
+        begun: &mut Option<RetentionReport>,
     ) -> Result<(RetentionReport, Outline)> {
         let group = self.owner()?;
         for _ in 0..RETENTION_REPLANS_MAX {
@@ -218,6 +224,7 @@ impl Store {
             if self.bookmarks() != bookmarks {
                 continue;
             }
+            *begun = Some(report.clone());
             if !group.set_outline(outline.clone())? {
                 continue;
             }
