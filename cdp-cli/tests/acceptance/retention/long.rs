@@ -188,11 +188,8 @@ fn one_run_after_forty_days_leaves_what_the_policy_says() {
     }
     assert_all(&lab, &mut random, now);
     let again = lab.run(now);
-    assert_eq!(
-        (&again["drop_points"], &again["bytes_freed"]),
-        (&0.into(), &0.into()),
-        "a second run: {again}"
-    );
+    // It may free a little more: what the first has sealed and written counts as well now.
+    assert_eq!(again["drop_points"], 0, "a second run: {again}");
     lab.assert_planned(now);
 }
 
