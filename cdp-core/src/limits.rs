@@ -81,8 +81,10 @@ pub const OUTLINE_WINDOW_BYTES_MAX: usize = 64;
 pub const OUTLINE_WHY_BYTES_MAX: usize = 256;
 /// Times that a plan of retention is made anew because a bookmark or snapshot came in between.
 pub const RETENTION_REPLANS_MAX: usize = 64;
-/// Smallest segment of a store with a bound by space, bytes.
-pub const BOUNDED_SEGMENT_BYTES_MIN: u64 = 4 << 20;
+/// Smallest segment of a store that is small or has a bound by space, bytes.
+pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+/// Smallest segment that is made where there is no room for more, bytes.
+pub const SEGMENT_BYTES_LEAST: u64 = 1 << 20;
 /// Smallest reserve, bytes.
 pub const RESERVE_BYTES_MIN: u64 = 1 << 20;
 /// Times that a write is tried again after room was made for it.

@@ -34,6 +34,8 @@ pub(super) struct Maintenance {
     work: Option<Work>,
     /// What thinning works towards, until there is nothing left to do for it.
     goal: Option<ThinGoal>,
+    /// Whether [`Group::thin_now`] does the work.
+    driven: bool,
     /// Runs that were replaced, with the extents that go when no reader holds them any more.
     replaced: Vec<(Arc<Run>, Vec<ExtentId>)>,
     /// Extents that can go when readers allow it.
@@ -97,10 +99,39 @@ impl Keep for Filter {
 }
 
 impl Group {
-    /// Does up to `entries` entries' worth of merging and thinning. Returns whether there is more to do at once.
+    /// Does up to `entries` entries' worth of merging and thinning, unless [`Group::thin_now`] is about it. Returns whether there is more to
+    /// do at once.
     pub fn maintain(&self, entries: u64) -> Result<bool> {
-        let mut guard = self.maintenance.lock();
-        let maintenance = &mut *guard;
+        let mut maintenance = self.maintenance.lock();
+        if maintenance.driven { Ok(false) } else { self.step_work(entries, &mut maintenance) }
+    }
+
+    /// Thins until there is nothing left to do for a goal, in steps of up to `entries` entries. Meanwhile nobody else does, and so nobody
+    /// else meets what goes wrong.
+    ///
+    /// # Errors
+    /// Those of thinning; rounds that were carried out stay so.
+    pub fn thin_now(&self, goal: ThinGoal, entries: u64) -> Result<()> {
+        let _one = self.thinning_now.lock();
+        {
+            let mut maintenance = self.maintenance.lock();
+            maintenance.driven = true;
+            self.change_goal(&mut maintenance, Some(goal));
+        }
+        let outcome = loop {
+            let mut maintenance = self.maintenance.lock();
+            if maintenance.goal.is_none() {
+                break Ok(());
+            }
+            if let Err(error) = self.step_work(entries, &mut maintenance) {
+                break Err(error);
+            }
+        };
+        self.maintenance.lock().driven = false;
+        outcome
+    }
+
+    fn step_work(&self, entries: u64, maintenance: &mut Maintenance) -> Result<bool> {
         self.collect_garbage(maintenance);
         if maintenance.work.is_none() {
             maintenance.work = self.next_work(maintenance)?;
@@ -118,8 +149,16 @@ impl Group {
         if error.is_damage() {
             self.events.push(self.shared.clock.now(), EventKind::DamageMet(error.to_string()));
             Self::blame(&runs, &error, maintenance);
-        } else {
-            maintenance.goal = None;
+            return Err(error);
+        }
+        let goal = maintenance.goal.take();
+        if let (Error::NoSpace, Some(goal)) = (&error, goal)
+            && goal.tight.is_none()
+        {
+            self.collect_garbage(maintenance);
+            self.give_up_reserve()?;
+            maintenance.goal = Some(ThinGoal { tight: Some(0), ..goal });
+            return Ok(true);
         }
         Err(error)
     }
@@ -165,7 +204,11 @@ impl Group {
             Thinned::More => {}
             Thinned::Replaced { replaced, written } => {
                 let doomed = self.doom(maintenance, replaced);
-                self.totals.freed_bytes.fetch_add(doomed.saturating_sub(written), Ordering::Relaxed);
+                let freed = doomed.saturating_sub(written);
+                self.totals.freed_bytes.fetch_add(freed, Ordering::Relaxed);
+                if let Some(ThinGoal { tight: Some(room), .. }) = &mut maintenance.goal {
+                    *room = room.saturating_add(freed);
+                }
                 self.collect_garbage(maintenance);
             }
             Thinned::Done => maintenance.goal = None,
@@ -203,19 +246,20 @@ impl Group {
         }
     }
 
-    /// Sets what thinning works towards, from the next step on; `None` ends it. What is under way is given up.
+    /// Sets what thinning works towards, from the next step on; `None` ends it. What is under way is given up, but for
+    /// [`Group::thin_now`], which goes further than background work would.
     pub fn set_thin_goal(&self, goal: Option<ThinGoal>) {
-        let mut guard = self.maintenance.lock();
-        let maintenance = &mut *guard;
+        let mut maintenance = self.maintenance.lock();
+        if !maintenance.driven {
+            self.change_goal(&mut maintenance, goal);
+        }
+    }
+
+    fn change_goal(&self, maintenance: &mut Maintenance, goal: Option<ThinGoal>) {
         if let Some(work) = maintenance.work.take_if(|work| matches!(work, Work::Thin(_))) {
             self.discard(maintenance, &work.created().lock());
         }
         maintenance.goal = goal;
-    }
-
-    /// Whether there is something to thin, as far as is known.
-    pub fn is_thinning(&self) -> bool {
-        self.maintenance.lock().goal.is_some()
     }
 
     /// Bytes that thinning for a goal would free, about: a scan over the index below the full range.

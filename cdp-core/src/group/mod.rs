@@ -201,6 +201,8 @@ pub(crate) struct Group {
     frozen: Mutex<VecDeque<Frozen>>,
     lines: RwLock<Arc<Vec<SegmentLine>>>,
     maintenance: Mutex<merge::Maintenance>,
+    /// Held by the one who thins at once.
+    thinning_now: Mutex<()>,
     ready: Mutex<Option<segments::PreparedSegment>>,
     pub catalog: RwLock<Catalog>,
     poisoned: RwLock<Option<String>>,
@@ -276,6 +278,7 @@ impl Group {
             frozen: Mutex::new(start.frozen.into()),
             lines: RwLock::new(Arc::new(start.lines)),
             maintenance: Mutex::new(merge::Maintenance::default()),
+            thinning_now: Mutex::new(()),
             ready: Mutex::new(None),
             catalog: RwLock::new(start.catalog),
             poisoned: RwLock::new(None),

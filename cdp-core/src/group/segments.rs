@@ -16,6 +16,7 @@ use crate::{
     },
     index::{MemTable, Run, RunMeta, RunWriter, View},
     io::{AlignedBuf, Extent},
+    limits::SEGMENT_BYTES_LEAST,
     manifest::ManifestLog,
     sabotage::Switch,
     units::{ExtentId, FrameNo, Seq, TimeNs, len_u64},
@@ -142,7 +143,7 @@ impl Group {
     fn prepare_segment(&self, purpose: Purpose, needed: u64) -> Result<PreparedSegment> {
         let mut manifest = self.manifest.lock();
         let manifest = manifest.log()?;
-        let bytes = self.next_segment_bytes();
+        let mut bytes = self.next_segment_bytes(manifest);
         self.check_bound(manifest, bytes.max(needed), purpose)?;
         let extent = manifest.allocate_extent();
         let storage = &self.shared.storage;
@@ -157,7 +158,15 @@ impl Group {
             owner_epoch: self.shared.owner_epoch,
             manifest_records: manifest.durable_records(),
         };
-        let handle = storage.create(extent, bytes).map_err(|error| failed("create", error))?;
+        let handle = loop {
+            match storage.create(extent, bytes).map_err(|error| failed("create", error)) {
+                // A storage that is nearly full may have room for a small one.
+                Err(Error::NoSpace) if bytes > SEGMENT_BYTES_LEAST => {
+                    bytes = (bytes / 4).max(SEGMENT_BYTES_LEAST) / PAGE_BYTES * PAGE_BYTES;
+                }
+                outcome => break outcome?,
+            }
+        };
         let written = (|| {
             let mut page = AlignedBuf::new(PAGE_LEN).map_err(|error| failed("allocate", error))?;
             page.copy_from_slice(&header.encode());
@@ -224,7 +233,7 @@ impl Group {
             }
             self.seal_oldest_frozen()?;
         }
-        if needed > self.next_segment_bytes() {
+        if needed > self.segment_bytes_max() {
             let mut manifest = self.manifest.lock();
             self.check_bound(manifest.log()?, needed, purpose)?;
         }
@@ -291,6 +300,8 @@ impl Group {
             outcome => outcome?,
         }
         self.frozen.lock().pop_front();
+        // The store has grown by a segment. Sealing does not depend on it, and the next one tries again.
+        let _ = self.adapt_reserve(manifest);
         Ok(true)
     }
 

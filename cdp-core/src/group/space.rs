@@ -10,12 +10,16 @@
 use super::Group;
 use crate::{
     error::{Error, Result},
-    format::manifest::Edit,
-    limits::{BOUNDED_SEGMENT_BYTES_MIN, RESERVE_BYTES_MIN},
+    format::{PAGE_BYTES, manifest::Edit},
+    limits::{RESERVE_BYTES_MIN, SEGMENT_BYTES_MIN},
     manifest::{ManifestLog, ManifestState},
+    retention::{OnShortage, Policy},
     units::ExtentId,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// The reserve takes up at most one part in so many of the store.
+const RESERVE_SHARE: u64 = 16;
 
 /// What room is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,21 +38,29 @@ pub(crate) struct Space {
     bound: AtomicU64,
     /// Whether history may be dropped to keep to it.
     prunes: AtomicBool,
+    /// Whether there should be a reserve: a policy that drops nothing has no use for one.
+    reserves: AtomicBool,
     /// Bytes of extents that wait for their readers before they go.
     pub(super) doomed: AtomicU64,
 }
 
 impl Default for Space {
     fn default() -> Self {
-        Self { bound: AtomicU64::new(u64::MAX), prunes: AtomicBool::new(false), doomed: AtomicU64::new(0) }
+        Self {
+            bound: AtomicU64::new(u64::MAX),
+            prunes: AtomicBool::new(false),
+            reserves: AtomicBool::new(false),
+            doomed: AtomicU64::new(0),
+        }
     }
 }
 
 impl Group {
-    /// Sets the bound by space, and whether history may be dropped to keep to it.
-    pub fn set_bound(&self, max_bytes: Option<u64>, prunes: bool) {
-        self.space.bound.store(max_bytes.unwrap_or(u64::MAX), Ordering::Release);
-        self.space.prunes.store(prunes, Ordering::Release);
+    /// Takes from a policy the bound by space, whether history may be dropped to keep to it, and whether there is a use for a reserve.
+    pub fn set_bound(&self, policy: &Policy) {
+        self.space.bound.store(policy.max_bytes.unwrap_or(u64::MAX), Ordering::Release);
+        self.space.prunes.store(policy.on_shortage == OnShortage::Prune, Ordering::Release);
+        self.space.reserves.store(!policy.keeps_everything(), Ordering::Release);
     }
 
     /// The bound by space.
@@ -61,13 +73,15 @@ impl Group {
         self.space.prunes.load(Ordering::Acquire)
     }
 
-    /// Space of the next segment, bytes.
-    pub(super) fn next_segment_bytes(&self) -> u64 {
+    /// Space of the largest segment, bytes.
+    pub(super) fn segment_bytes_max(&self) -> u64 {
         let whole = self.shared.tuning.segment_bytes;
-        self.bound().map_or(whole, |bound| {
-            let share = (bound / 32).max(BOUNDED_SEGMENT_BYTES_MIN) / 4096 * 4096;
-            whole.min(share)
-        })
+        self.bound().map_or(whole, |bound| whole.min(share_of(bound, 32)))
+    }
+
+    /// Space of the next segment, bytes. Segments grow with the store, so that its reserve has room for what is alive in one.
+    pub(super) fn next_segment_bytes(&self, log: &ManifestLog) -> u64 {
+        self.segment_bytes_max().min(share_of(self.used(log), RESERVE_SHARE))
     }
 
     /// The part of the bound that writes leave alone.
@@ -134,17 +148,22 @@ impl Group {
         Ok(())
     }
 
-    /// Makes the reserve as large as it should be, as far as there is room. `wanted`: whether there should be one at all.
-    pub fn keep_reserve(&self, wanted: bool) -> Result<()> {
+    /// Makes the reserve as large as it should be; without room for it there is none.
+    pub fn keep_reserve(&self) -> Result<()> {
         let mut manifest = self.manifest.lock();
-        let manifest = manifest.log()?;
-        let used = self.used(manifest);
-        let most = 2 * self.shared.tuning.segment_bytes;
-        let size =
-            if wanted { (used / 32).clamp(RESERVE_BYTES_MIN.min(most), most) / 4096 * 4096 } else { 0 };
+        match self.adapt_reserve(manifest.log()?) {
+            Err(Error::NoSpace | Error::OverBound { .. }) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Makes the reserve as large as what the store takes up asks for, in its place in the manifest.
+    pub(super) fn adapt_reserve(&self, manifest: &mut ManifestLog) -> Result<()> {
+        let wanted = self.space.reserves.load(Ordering::Acquire);
+        let size = if wanted { self.reserve_bytes(manifest) } else { 0 };
         let now = manifest.state().reserve;
         let has = now.map_or(0, |(_, bytes)| bytes);
-        if has >= size / 2 && (has > 0) == (size > 0) && has <= 2 * size {
+        if has >= size / 4 * 3 && (has > 0) == (size > 0) && has <= 2 * size {
             return Ok(());
         }
         let storage = &self.shared.storage;
@@ -167,6 +186,16 @@ impl Group {
         Ok(())
     }
 
+    /// What a round of thinning needs to free anything: room for the survivors of a segment, for the index, and for the manifest.
+    fn reserve_bytes(&self, log: &ManifestLog) -> u64 {
+        let used = self.used(log);
+        let index: u64 = log.state().runs.values().map(crate::index::RunMeta::bytes).sum();
+        let needed = self.shared.tuning.segment_bytes + index + RESERVE_BYTES_MIN;
+        // A small store would be half reserve.
+        let most = (used / RESERVE_SHARE).max(RESERVE_BYTES_MIN.min(2 * self.shared.tuning.segment_bytes));
+        needed.min(most) / PAGE_BYTES * PAGE_BYTES
+    }
+
     /// Gives the reserve up; whether there was one. The name goes first: a manifest may name a reserve that is not there.
     pub fn give_up_reserve(&self) -> Result<bool> {
         let mut manifest = self.manifest.lock();
@@ -178,4 +207,9 @@ impl Group {
         self.append_edits(manifest, &[Edit::Reserve(None)])?;
         Ok(true)
     }
+}
+
+/// A segment that is one part in `parts` of `bytes`.
+fn share_of(bytes: u64, parts: u64) -> u64 {
+    (bytes / parts).max(SEGMENT_BYTES_MIN) / PAGE_BYTES * PAGE_BYTES
 }

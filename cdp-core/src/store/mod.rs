@@ -211,7 +211,8 @@ impl Store {
     pub fn set_policy(&self, policy: &Policy) -> Result<()> {
         policy.validate()?;
         self.owner()?.append_meta(|_, _| Ok(vec![MetaRecord::PolicySet(policy.to_json())]), None)?;
-        self.apply_bound()
+        self.apply_bound()?;
+        self.inner.group.keep_reserve()
     }
 
     /// Verifies every structure of the store; with `deep` every payload too.

@@ -122,17 +122,9 @@ impl Store {
                 (report.keep_points, report.horizon) = (pruned.keep_points, after.full.from);
             }
         }
-        self.keep_reserve(&policy)?;
+        group.keep_reserve()?;
         report.bytes_freed = group.totals.freed_bytes.load(Ordering::Relaxed).saturating_sub(freed_before);
         Ok(report)
-    }
-
-    /// Keeps a reserve for policies that can drop anything; without one there is room enough when there is room for none.
-    pub(super) fn keep_reserve(&self, policy: &Policy) -> Result<()> {
-        match self.owner()?.keep_reserve(!policy.keeps_everything()) {
-            Err(Error::NoSpace | Error::OverBound { .. }) => Ok(()),
-            outcome => outcome,
-        }
     }
 
     /// Plans, makes the plan durable, and thins. On a full storage the reserve makes room for it.
@@ -146,7 +138,7 @@ impl Store {
         let group = self.owner()?;
         if group.shared.sabotage.on(Switch::ThinBeforePlan) {
             let outline = self.outline_after(&self.plan_with(policy, now, horizon)?, policy);
-            self.thin_now(&self.thin_goal(&outline, policy, now, DEAD_PERCENT_RUN), outline.full.from.seq)?;
+            self.thin_now(self.thin_goal(&outline, policy, now, DEAD_PERCENT_RUN), outline.full.from.seq)?;
         }
         let mut begun = None;
         let (report, outline) = match self.commit_plan(policy, now, horizon, &mut begun) {
@@ -167,13 +159,7 @@ impl Store {
             group.set_thin_goal(Some(goal));
             return Ok(report);
         }
-        match self.thin_now(&goal, outline.full.from.seq) {
-            Err(Error::NoSpace) => {
-                group.give_up_reserve()?;
-                self.thin_now(&ThinGoal { tight: true, ..goal }, outline.full.from.seq)?;
-            }
-            outcome => outcome?,
-        }
+        self.thin_now(goal, outline.full.from.seq)?;
         Ok(report)
     }
 
@@ -193,14 +179,13 @@ impl Store {
     }
 
     /// Thins until there is nothing left to do for a goal.
-    fn thin_now(&self, goal: &ThinGoal, full_from: Seq) -> Result<()> {
+    fn thin_now(&self, goal: ThinGoal, full_from: Seq) -> Result<()> {
         let group = self.owner()?;
-        group.seal_all_below(full_from)?;
-        group.set_thin_goal(Some(goal.clone()));
-        while group.is_thinning() {
-            group.maintain(RUN_ENTRIES)?;
+        match group.seal_all_below(full_from) {
+            Err(Error::NoSpace) if group.give_up_reserve()? => group.seal_all_below(full_from)?,
+            outcome => outcome?,
         }
-        Ok(())
+        group.thin_now(goal, RUN_ENTRIES)
     }
 
     /// Makes a plan durable: the outline first, which takes the bookmarks of dropped points with it, then the other bookmarks that go. In the
@@ -286,7 +271,7 @@ impl Store {
         points.dedup_by_key(|(seq, _)| *seq);
         let classes = Classes::new(points.iter().map(|(seq, _)| seq.get()), full_from.seq.get());
         let groups = points.iter().map(|(_, time)| group_of(policy, *time, now)).collect();
-        ThinGoal { classes: Arc::new(classes), groups: Arc::new(groups), dead_percent_max, tight: false }
+        ThinGoal { classes: Arc::new(classes), groups: Arc::new(groups), dead_percent_max, tight: None }
     }
 
     /// Bytes that the store takes up on its storage.

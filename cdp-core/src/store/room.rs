@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     event::EventKind,
     limits::MAKE_ROOM_MAX,
-    retention::{OnShortage, Policy},
+    retention::Policy,
     units::{Seq, TimeNs},
 };
 use parking_lot::Mutex;
@@ -45,8 +45,7 @@ struct BackgroundState {
 impl Store {
     /// Takes the bound from the policy in force.
     pub(super) fn apply_bound(&self) -> Result<()> {
-        let policy = self.policy()?;
-        self.inner.group.set_bound(policy.max_bytes, policy.on_shortage == OnShortage::Prune);
+        self.inner.group.set_bound(&self.policy()?);
         self.inner.background.state.lock().due = TimeNs::ZERO;
         Ok(())
     }
@@ -180,7 +179,7 @@ impl Store {
             group.events.push(now, EventKind::RetentionFailed(error.to_string()));
         }
         outcome?;
-        self.keep_reserve(&policy)?;
+        group.keep_reserve()?;
         Ok(true)
     }
 

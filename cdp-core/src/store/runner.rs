@@ -96,21 +96,24 @@ impl Store {
     fn step_maintenance(&self, budget: Budget) -> Result<Stepped> {
         let group = self.owner()?;
         let near_end = group.room_in_segment().is_some_and(|(room, of)| room < of / 2);
-        if near_end && !group.has_ready_segment() {
-            group.prepare_next_segment()?;
-            return Ok(Stepped::More);
+        let prepare = || match near_end && !group.has_ready_segment() {
+            true => group.prepare_next_segment().map(|()| true),
+            false => group.seal_oldest_frozen(),
+        };
+        match prepare() {
+            Ok(true) => Ok(Stepped::More),
+            Ok(false) => Ok(if group.maintain(budget.entries)? { Stepped::More } else { Stepped::Idle }),
+            // On a full storage thinning is what makes room.
+            Err(Error::NoSpace) if group.maintain(budget.entries)? => Ok(Stepped::More),
+            Err(error) => Err(error),
         }
-        if group.seal_oldest_frozen()? {
-            return Ok(Stepped::More);
-        }
-        Ok(if group.maintain(budget.entries)? { Stepped::More } else { Stepped::Idle })
     }
 
     /// Maintenance with retention, for runners of hosts that date writes by the clock of the store.
     fn step_background(&self, budget: Budget) -> Result<Stepped> {
-        match self.step_maintenance(budget)? {
-            Stepped::Idle if self.step_retention()? => Ok(Stepped::More),
-            stepped => Ok(stepped),
+        match self.step_maintenance(budget) {
+            Ok(Stepped::Idle) | Err(Error::NoSpace) if self.step_retention()? => Ok(Stepped::More),
+            stepped => stepped,
         }
     }
 

@@ -52,8 +52,8 @@ pub(crate) struct ThinGoal {
     pub groups: Arc<Vec<u8>>,
     /// Dead bytes that may stay, for each hundred bytes that are alive.
     pub dead_percent_max: u64,
-    /// The storage is full: rounds are as small as can be, and what each frees is room for the next.
-    pub tight: bool,
+    /// The storage is full: the first round is as small as can be, and what each frees, bytes, is room for the next.
+    pub tight: Option<u64>,
 }
 
 /// A round of thinning under way.
@@ -276,9 +276,9 @@ impl Group {
     }
 
     /// What a round may take on: within a bound, what it writes has to fit beside what it replaces.
-    fn round_limits(&self, tight: bool) -> RoundLimits {
-        if tight {
-            return RoundLimits::within(0);
+    fn round_limits(&self, tight: Option<u64>) -> RoundLimits {
+        if let Some(freed) = tight {
+            return RoundLimits::tight(freed / 2);
         }
         let room = self.bound().map_or(u64::MAX, |bound| bound.saturating_sub(self.used_bytes()));
         RoundLimits::within(room / 2)

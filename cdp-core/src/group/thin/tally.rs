@@ -6,6 +6,7 @@ use crate::{
     format::{PAGE_BYTES, manifest::RunId},
     group::Group,
     index::{Classes, Needed, Run, Scan},
+    limits::RESERVE_BYTES_MIN,
     sabotage::{Sabotage, Switch},
     units::{SECTOR_BYTES, Seq},
 };
@@ -118,16 +119,24 @@ pub(crate) struct RoundLimits {
     bytes: u64,
     entries: u64,
     victims: usize,
+    /// Whether as little as can be is written, though a little more would free much more.
+    tight: bool,
 }
 
 impl RoundLimits {
     /// Those of a round that may write so many bytes.
     pub const fn within(room: u64) -> Self {
         let bytes = if room < SURVIVOR_BYTES_MAX { room } else { SURVIVOR_BYTES_MAX };
-        Self { bytes, entries: SURVIVORS_MAX, victims: VICTIMS_MAX }
+        Self { bytes, entries: SURVIVORS_MAX, victims: VICTIMS_MAX, tight: false }
     }
+
+    /// Those of a full storage, where so many bytes are known to be free.
+    pub fn tight(room: u64) -> Self {
+        Self { tight: true, ..Self::within(room.max(RESERVE_BYTES_MIN)) }
+    }
+
     /// None, to see what all rounds together come to.
-    pub const NONE: Self = Self { bytes: u64::MAX, entries: u64::MAX, victims: usize::MAX };
+    pub const NONE: Self = Self { bytes: u64::MAX, entries: u64::MAX, victims: usize::MAX, tight: false };
 }
 
 /// What a round takes on.
@@ -242,16 +251,21 @@ impl Tally {
         let mut victims = BTreeSet::new();
         let mut inputs = BTreeSet::new();
         let (mut moved_bytes, mut moved_entries, mut freed_bytes) = (0, 0, 0);
-        // The ones with the least alive for each dead byte come first.
+        // The ones with the least alive for each dead byte come first; where room is short, the ones with the least alive.
         let mut order: Vec<_> = candidates.iter().collect();
         order.sort_by_key(|(extent, candidate, alive)| {
             let stays = candidate.bytes - candidate.dead(alive);
-            (u128::from(stays) * 1_000_000 / u128::from(candidate.bytes.max(1)), *extent)
+            let for_each = if limits.tight { 1 } else { candidate.bytes.max(1) };
+            (u128::from(stays) * 1_000_000 / u128::from(for_each), *extent)
         });
         for (extent, candidate, alive) in order {
             let bytes = alive.sectors * SECTOR_BYTES;
             let dead = candidate.dead(alive);
-            let is_enough = u128::from(dead_bytes) <= may_stay || dead < candidate.bytes / 32;
+            let little = dead < candidate.bytes / 32;
+            if little && limits.tight {
+                continue;
+            }
+            let is_enough = u128::from(dead_bytes) <= may_stay || little;
             // At least one that has survivors goes in each round.
             let too_many = moved_bytes > 0
                 && (moved_bytes + bytes > limits.bytes || moved_entries + alive.entries > limits.entries);
@@ -269,7 +283,8 @@ impl Tally {
             dead_bytes = dead_bytes.saturating_sub(dead);
             freed_bytes += dead;
         }
-        for (run, dropped) in self.dropped.iter().enumerate() {
+        let indexes_wait = limits.tight && !victims.is_empty();
+        for (run, dropped) in self.dropped.iter().enumerate().filter(|_| !indexes_wait) {
             let entries = self.runs()[run].meta().entries;
             if *dropped > 0 && *dropped >= entries / DEAD_ENTRIES_ONE_IN {
                 inputs.insert(run);
