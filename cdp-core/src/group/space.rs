@@ -79,8 +79,12 @@ impl Group {
         self.bound().map_or(whole, |bound| whole.min(share_of(bound, 32)))
     }
 
-    /// Space of the next segment, bytes. Segments grow with the store, so that its reserve has room for what is alive in one.
+    /// Space of the next segment, bytes. Segments grow with the store, so that its reserve has room for what is alive in one. Where the
+    /// reserve had to be given up, a small one leaves the rest of it to thinning.
     pub(super) fn next_segment_bytes(&self, log: &ManifestLog) -> u64 {
+        if self.space.reserves.load(Ordering::Acquire) && log.state().reserve.is_none() {
+            return self.segment_bytes_max().min(SEGMENT_BYTES_MIN);
+        }
         self.segment_bytes_max().min(share_of(self.used(log), RESERVE_SHARE))
     }
 
