@@ -7,7 +7,7 @@
 //! | 2 | wrong usage; the parser of arguments ends the process itself |
 //! | 3 | damage was met |
 //! | 4 | a well-formed point cannot be opened |
-//! | 5 | a comparison found differences; no command compares yet |
+//! | 5 | a comparison found differences |
 
 use cdp_core::{Damage, Error, PointUnavailable, SeqTime, text::format_time};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,8 @@ pub enum Reason {
     Damage,
     /// The point it names cannot be opened.
     PointUnavailable,
+    /// It compared, and found differences.
+    Different,
 }
 
 impl Reason {
@@ -32,6 +34,7 @@ impl Reason {
             Self::Failed => 1,
             Self::Damage => 3,
             Self::PointUnavailable => 4,
+            Self::Different => 5,
         }
     }
 }
