@@ -15,10 +15,10 @@ use cdp_core::{
 /// Seeds that failed once: each stands for a defect that was mended, of the engine or of the simulation.
 const REGRESSIONS: [u64; 10] = [6, 17, 27, 75, 87, 95, 370, 398, 419, 451];
 /// Seeds of one part, of which there are two.
-const PART: u64 = 250;
+const PART: u64 = 100;
 
 /// How often the parts are as long with `CDP_TEST_SCALE=full`.
-const FULL: u64 = 20;
+const FULL: u64 = 50;
 
 fn scale() -> u64 {
     if std::env::var("CDP_TEST_SCALE").is_ok_and(|scale| scale == "full") { FULL } else { 1 }
