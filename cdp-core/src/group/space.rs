@@ -38,6 +38,8 @@ pub(crate) struct Space {
     bound: AtomicU64,
     /// Whether history may be dropped to keep to it.
     prunes: AtomicBool,
+    /// Whether no room could be made although history may be dropped.
+    stopped: AtomicBool,
     /// Whether there should be a reserve: a policy that drops nothing has no use for one.
     reserves: AtomicBool,
     /// Bytes of extents that wait for their readers before they go.
@@ -49,6 +51,7 @@ impl Default for Space {
         Self {
             bound: AtomicU64::new(u64::MAX),
             prunes: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             reserves: AtomicBool::new(false),
             doomed: AtomicU64::new(0),
         }
@@ -60,6 +63,7 @@ impl Group {
     pub fn set_bound(&self, policy: &Policy) {
         self.space.bound.store(policy.max_bytes.unwrap_or(u64::MAX), Ordering::Release);
         self.space.prunes.store(policy.on_shortage == OnShortage::Prune, Ordering::Release);
+        self.space.stopped.store(false, Ordering::Release);
         self.space.reserves.store(!policy.keeps_everything(), Ordering::Release);
     }
 
@@ -71,6 +75,16 @@ impl Group {
     /// Whether history may be dropped to keep to the bound.
     pub fn prunes(&self) -> bool {
         self.space.prunes.load(Ordering::Acquire)
+    }
+
+    /// Notes whether making room had any success.
+    pub fn note_room(&self, made: bool) {
+        self.space.stopped.store(!made, Ordering::Release);
+    }
+
+    /// Whether the bound stands, and what would exceed it has to be refused.
+    pub(super) fn is_stopped(&self) -> bool {
+        !self.prunes() || self.space.stopped.load(Ordering::Acquire)
     }
 
     /// Space of the largest segment, bytes.

@@ -80,7 +80,9 @@ impl Store {
         let target = (bound - group.margin()) / 8 * 7;
         self.prune_to(&policy, target)?;
         let used = group.used_bytes();
-        if used > bound - group.margin() { Err(Error::OverBound { used, bound }) } else { Ok(()) }
+        let made = used <= bound - group.margin();
+        group.note_room(made);
+        if made { Ok(()) } else { Err(Error::OverBound { used, bound }) }
     }
 
     /// Drops history, the oldest first, until the store takes up at most `target` bytes or there is nothing left to drop.

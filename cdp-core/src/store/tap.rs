@@ -224,11 +224,11 @@ impl Store {
     /// Takes over what was captured, and makes room for it if need be.
     pub(super) fn drain_taps(&self) -> Result<bool> {
         let group = self.owner()?;
-        let drained = self.with_room(|| group.drain_complete());
-        if matches!(drained, Err(Error::OverBound { .. })) {
-            group.degrade_taps();
+        match self.with_room(|| group.drain_complete()) {
+            // No room can be made: what waits is marked instead.
+            Err(Error::OverBound { .. }) => group.drain_complete(),
+            drained => drained,
         }
-        drained
     }
 
     /// One piece of resync for each tap, as a thread of the runner does it.
