@@ -163,7 +163,11 @@ impl Group {
     /// Writes a map to an extent of its own, durably, and says how a record names it. Without one everything is compared.
     fn keep_map(&self, info: &VolumeInfo, map: &DirtyMap) -> Option<TapMap> {
         match self.create_map(info, map, MapFileOptions::default()) {
-            Ok((named, _)) => Some(named),
+            Ok((named, file)) => {
+                // It is durable as it is; this says that nothing is under way, so that a check may judge all of it.
+                let _ = file.save_clean();
+                Some(named)
+            }
             Err(error) => {
                 self.map_not_used(info, &error);
                 None
