@@ -105,7 +105,7 @@ fn a_run_that_failed_is_completed_by_a_later_one() {
 /// place fail; then bookmarks at older points, and a crash.
 #[test]
 fn a_plan_in_doubt_takes_no_bookmark_with_it() {
-    let met = directed(thinned::plans_in_doubt, 0..60);
+    let met = directed(thinned::plans_in_doubt, 0..100);
     assert!(met.retentions_cut > 20, "{met:?}");
 }
 
