@@ -240,7 +240,7 @@ mod tests {
             assert_eq!(reason.to_string().parse::<GapReason>().unwrap(), reason);
             assert_eq!(GapReason::from_code(reason.code()), Some(reason));
         }
-        assert!(GapReason::from_code(0).is_none() && GapReason::from_code(8).is_none());
+        assert!(GapReason::from_code(0).is_none() && GapReason::from_code(9).is_none());
         assert!("Overload".parse::<GapReason>().is_err());
     }
 }
