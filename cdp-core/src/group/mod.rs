@@ -34,7 +34,7 @@ pub use lag::Lag;
 pub(crate) use lines::SegmentLine;
 pub(crate) use segments::{Frozen, random_uuid};
 pub(crate) use tapping::Known;
-pub(crate) use thin::ThinGoal;
+pub(crate) use thin::{DeadLimits, ThinGoal};
 
 use crate::{
     capture::{Capture, Coalescing, WriteFigures},

@@ -206,9 +206,13 @@ impl Group {
 
     /// What a round of thinning needs to free anything: room for the survivors of a segment, for the index, and for the manifest.
     fn reserve_bytes(&self, log: &ManifestLog) -> u64 {
-        let used = self.used(log);
-        let index: u64 = log.state().runs.values().map(crate::index::RunMeta::bytes).sum();
-        let needed = self.shared.tuning.segment_bytes + index + RESERVE_BYTES_MIN;
+        let (used, state) = (self.used(log), log.state());
+        let index: u64 = state.runs.values().map(crate::index::RunMeta::bytes).sum();
+        let sealed = state.segments.values().filter_map(|segment| segment.sealed.as_ref());
+        let sizes = sealed.map(|sealed| sealed.extent_bytes.max(sealed.frames_end));
+        let largest = sizes.chain(state.compacted.values().map(|segment| segment.bytes)).max().unwrap_or(0);
+        let manifest = 2 * self.size_of(log.extent(), 0);
+        let needed = largest + index + manifest.max(RESERVE_BYTES_MIN);
         // A small store would be half reserve.
         let most = (used / RESERVE_SHARE).max(RESERVE_BYTES_MIN.min(2 * self.shared.tuning.segment_bytes));
         needed.min(most) / PAGE_BYTES * PAGE_BYTES

@@ -11,7 +11,7 @@ use crate::{
     bookmark::Bookmark,
     error::{Error, Result, SeqTime},
     format::meta::MetaRecord,
-    group::ThinGoal,
+    group::{DeadLimits, ThinGoal},
     index::Classes,
     limits::RETENTION_REPLANS_MAX,
     retention::{OnShortage, Outline, Pin, Plan, Policy, plan},
@@ -20,12 +20,12 @@ use crate::{
 };
 use std::sync::{Arc, atomic::Ordering};
 
-/// Dead bytes for each hundred that are alive, up to which an explicit run leaves a store as it is.
-const DEAD_PERCENT_RUN: u64 = 17;
-/// The same for background work while there is plenty of space.
-const DEAD_PERCENT_IDLE: u64 = 25;
-/// The same when space is short: what is copied to free the rest would cost more writes than it gives room.
-const DEAD_PERCENT_SHORT: u64 = 15;
+/// What an explicit run leaves dead.
+const DEAD_AFTER_RUN: DeadLimits = DeadLimits { begin_percent: 18, end_percent: 12 };
+/// What background work leaves dead while there is plenty of space.
+const DEAD_WHEN_IDLE: DeadLimits = DeadLimits { begin_percent: 25, end_percent: 16 };
+/// What stays dead when space is short: what is copied to free the rest would cost more writes than it gives room.
+const DEAD_WHEN_SHORT: DeadLimits = DeadLimits { begin_percent: 15, end_percent: 15 };
 /// Bookmarks that are removed in one go.
 const RECORDS_AT_ONCE: usize = 128;
 /// How far a change of the outline is followed by thinning.
@@ -95,7 +95,7 @@ impl Store {
         let outline = self.outline_after(&plan, &policy);
         let mut report = self.report(&plan, &outline);
         report.bytes_freed =
-            self.inner.group.reclaimable(&self.thin_goal(&outline, &policy, now, DEAD_PERCENT_RUN))?;
+            self.inner.group.reclaimable(&self.thin_goal(&outline, &policy, now, DEAD_AFTER_RUN))?;
         Ok(report)
     }
 
@@ -138,7 +138,7 @@ impl Store {
         let group = self.owner()?;
         if group.shared.sabotage.on(Switch::ThinBeforePlan) {
             let outline = self.outline_after(&self.plan_with(policy, now, horizon)?, policy);
-            self.thin_now(self.thin_goal(&outline, policy, now, DEAD_PERCENT_RUN), outline.full.from.seq)?;
+            self.thin_now(self.thin_goal(&outline, policy, now, DEAD_AFTER_RUN), outline.full.from.seq)?;
         }
         let mut begun = None;
         let (report, outline) = match self.commit_plan(policy, now, horizon, &mut begun) {
@@ -149,12 +149,12 @@ impl Store {
             }
             outcome => outcome?,
         };
-        let dead_percent = match thoroughness {
-            Thoroughness::Run => DEAD_PERCENT_RUN,
-            Thoroughness::All => DEAD_PERCENT_SHORT,
-            Thoroughness::Goal => DEAD_PERCENT_IDLE,
+        let dead = match thoroughness {
+            Thoroughness::Run => DEAD_AFTER_RUN,
+            Thoroughness::All => DEAD_WHEN_SHORT,
+            Thoroughness::Goal => DEAD_WHEN_IDLE,
         };
-        let goal = self.thin_goal(&outline, policy, now, dead_percent);
+        let goal = self.thin_goal(&outline, policy, now, dead);
         if thoroughness == Thoroughness::Goal {
             group.set_thin_goal(Some(goal));
             return Ok(report);
@@ -174,7 +174,7 @@ impl Store {
         let report = self.retain(&policy, now, TimeNs::ZERO, Thoroughness::Goal)?;
         let outline = group.outline();
         group.seal_all_below(outline.full.from.seq)?;
-        group.set_thin_goal(Some(self.thin_goal(&outline, &policy, now, DEAD_PERCENT_RUN)));
+        group.set_thin_goal(Some(self.thin_goal(&outline, &policy, now, DEAD_AFTER_RUN)));
         Ok(report)
     }
 
@@ -258,7 +258,7 @@ impl Store {
     }
 
     /// What thinning works towards for an outline.
-    fn thin_goal(&self, outline: &Outline, policy: &Policy, now: TimeNs, dead_percent_max: u64) -> ThinGoal {
+    fn thin_goal(&self, outline: &Outline, policy: &Policy, now: TimeNs, dead: DeadLimits) -> ThinGoal {
         let mut points: Vec<(Seq, TimeNs)> =
             outline.kept().map(|kept| (kept.point.seq, kept.point.time)).collect();
         if !self.inner.group.shared.sabotage.on(Switch::IgnorePins) {
@@ -271,7 +271,7 @@ impl Store {
         points.dedup_by_key(|(seq, _)| *seq);
         let classes = Classes::new(points.iter().map(|(seq, _)| seq.get()), full_from.seq.get());
         let groups = points.iter().map(|(_, time)| group_of(policy, *time, now)).collect();
-        ThinGoal { classes: Arc::new(classes), groups: Arc::new(groups), dead_percent_max, tight: None }
+        ThinGoal { classes: Arc::new(classes), groups: Arc::new(groups), dead, tight: None }
     }
 
     /// Bytes that the store takes up on its storage.
