@@ -86,7 +86,7 @@ pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;
 /// Smallest segment that is made where there is no room for more, bytes.
 pub const SEGMENT_BYTES_LEAST: u64 = 1 << 20;
 /// Smallest reserve, bytes.
-pub const RESERVE_BYTES_MIN: u64 = 1 << 20;
+pub const RESERVE_BYTES_MIN: u64 = 512 << 10;
 /// Times that a write is tried again after room was made for it.
 pub const MAKE_ROOM_MAX: usize = 4;
 /// Most ranges that a host may mark in one call, or give when a tap begins.

@@ -70,6 +70,12 @@ impl Store {
     }
 
     fn plan_with(&self, policy: &Policy, now: TimeNs, horizon: TimeNs) -> Result<Plan> {
+        let _one = self.inner.background.planning.lock();
+        self.plan_alone(policy, now, horizon)
+    }
+
+    /// Plans while nobody else changes the outline.
+    fn plan_alone(&self, policy: &Policy, now: TimeNs, horizon: TimeNs) -> Result<Plan> {
         self.inner.group.settle_for_reading()?;
         let outline = self.inner.group.outline();
         let history = StoreHistory::new(self, policy, &outline)?;
@@ -199,8 +205,9 @@ impl Store {
     ) -> Result<(RetentionReport, Outline)> {
         let group = self.owner()?;
         for _ in 0..RETENTION_REPLANS_MAX {
+            let _one = self.inner.background.planning.lock();
             let bookmarks = self.bookmarks();
-            let plan = self.plan_with(policy, now, horizon)?;
+            let plan = self.plan_alone(policy, now, horizon)?;
             let outline = self.outline_after(&plan, policy);
             let report = self.report(&plan, &outline);
             // An outline that names states which a crash takes back would be of no store.

@@ -28,6 +28,8 @@ const CLOCK_DEPARTS_NS: u64 = 3_600_000_000_000;
 pub(crate) struct Background {
     /// One who makes room at a time.
     making_room: Mutex<()>,
+    /// One who plans, or puts a plan into force, at a time: a plan walks over the outline that it is made from.
+    pub(super) planning: Mutex<()>,
     state: Mutex<BackgroundState>,
 }
 
