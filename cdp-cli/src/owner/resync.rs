@@ -37,6 +37,7 @@ pub fn resync(store: &Store, request: &ResyncRequest, events: &mut dyn Events) -
         bytes_per_second_max: request.rate,
         source_is_unchanged: request.source_unchanged,
         time: request.time_ns.map(TimeNs::new),
+        ..ResyncOptions::default()
     };
     let interrupt = events.interrupt();
     let report = store.resync_from(

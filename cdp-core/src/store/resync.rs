@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Time between two checkpoints of the map of a run.
+/// Usual time between two checkpoints of the map of a run.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// Pause while nothing can be done.
 const IDLE: Duration = Duration::from_millis(2);
@@ -60,7 +60,7 @@ impl ResyncMode {
 }
 
 /// How a resync goes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct ResyncOptions {
     /// What it looks at.
     pub mode: ResyncMode,
@@ -72,6 +72,22 @@ pub struct ResyncOptions {
     pub source_is_unchanged: bool,
     /// When it happens, for a host that dates its writes by another clock than that of the store; `None`: now.
     pub time: Option<TimeNs>,
+    /// Most work that a crash makes a later run repeat, where there is no tap: what is still to be compared is made durable each time. Default
+    /// 1 s.
+    pub checkpoint_every: Duration,
+}
+
+impl Default for ResyncOptions {
+    fn default() -> Self {
+        Self {
+            mode: ResyncMode::default(),
+            readers: 0,
+            bytes_per_second_max: None,
+            source_is_unchanged: false,
+            time: None,
+            checkpoint_every: CHECKPOINT_EVERY,
+        }
+    }
 }
 
 /// What a resync has done.
@@ -318,7 +334,7 @@ impl Run<'_> {
         }
         // The failure of the run says more than that of its end.
         let left = dirty_bytes(self.info, state.map());
-        outcome.and_then(|()| ended).map(|()| (resync.counts, left))
+        outcome.and(ended).map(|()| (resync.counts, left))
     }
 
     fn drive(
@@ -353,7 +369,7 @@ impl Run<'_> {
             if state.is_ended() {
                 return Err(Error::Poisoned("the store was closed".into()));
             }
-            if checkpoint.elapsed() >= CHECKPOINT_EVERY {
+            if checkpoint.elapsed() >= self.options.checkpoint_every {
                 if let Some(log) = log {
                     // Bits turn clean, and durably so, only behind what was taken over.
                     group.flush_appended()?;

@@ -103,7 +103,7 @@ impl Store {
             bytes_different: total(&found.different),
             bytes_damaged: total(&found.damaged),
             bytes_unsettled: total(&unsettled),
-            extents: found.different.iter().map(|range| as_bytes(range)).collect(),
+            extents: found.different.iter().map(as_bytes).collect(),
             repaired: false,
             complete: complete && !cancelled(),
             source_bytes_read: found.source_bytes_read,
@@ -172,14 +172,17 @@ impl Store {
     }
 }
 
+/// Ranges of bytes: ascending, merged.
+type Ranges = Vec<Range<u64>>;
+
 /// What was found so far; ranges are bytes of the volume.
 #[derive(Default)]
 struct Found {
     bytes_compared: u64,
     source_bytes_read: u64,
     store_bytes_read: u64,
-    different: Vec<Range<u64>>,
-    damaged: Vec<Range<u64>>,
+    different: Ranges,
+    damaged: Ranges,
 }
 
 /// A comparison under way.
@@ -240,11 +243,7 @@ impl Verify<'_> {
     }
 
     /// What differs in a range, and what of it is damaged: bytes of the volume.
-    fn differences(
-        &mut self,
-        range: ByteRange,
-        fetched: &Fetched,
-    ) -> Result<(Vec<Range<u64>>, Vec<Range<u64>>)> {
+    fn differences(&mut self, range: ByteRange, fetched: &Fetched) -> Result<(Ranges, Ranges)> {
         let content = match fetched {
             Fetched::Data(buffer) => {
                 self.found.source_bytes_read += range.bytes;
@@ -255,14 +254,14 @@ impl Verify<'_> {
         let group = &self.store.inner.group;
         let found = group.compare(self.info.id, range.offset / BLOCK_BYTES, content, How::Bytes)?;
         self.found.store_bytes_read += found.store_bytes_read;
-        let moved = |parts: Vec<Range<u64>>| {
+        let moved = |parts: Ranges| {
             parts.into_iter().map(|part| part.start + range.offset..part.end + range.offset).collect()
         };
         Ok((moved(found.different), moved(found.damaged)))
     }
 
     /// Looks at what differs until it does no more, or has come to rest. Returns what never did; that does not count as different.
-    fn look_again(&mut self, cancelled: &dyn Fn() -> bool) -> Result<Vec<Range<u64>>> {
+    fn look_again(&mut self, cancelled: &dyn Fn() -> bool) -> Result<Ranges> {
         let mut suspects: Vec<Suspect> = self
             .found
             .different
@@ -351,11 +350,11 @@ impl Verify<'_> {
 struct Suspect {
     range: ByteRange,
     /// What was seen last: the digest of the source, and where it differed.
-    seen: Option<(u64, Vec<Range<u64>>)>,
+    seen: Option<(u64, Ranges)>,
     /// Since when.
     since: Instant,
     /// What differs for certain, and what of it is damaged.
-    settled: Option<(Vec<Range<u64>>, Vec<Range<u64>>)>,
+    settled: Option<(Ranges, Ranges)>,
 }
 
 fn pieces(range: ByteRange) -> impl Iterator<Item = ByteRange> {
