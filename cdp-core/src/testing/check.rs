@@ -73,11 +73,11 @@ impl<'a> Checker<'a> {
         let seen = observe(store);
         model.admits(&seen)?;
         let mut volumes = Vec::new();
-        for volume in model.volumes() {
+        for (index, volume) in model.volumes().iter().enumerate() {
             let call = format!("volume({})", volume.name);
             let opened = store.volume(Some(&volume.name)).map_err(Mismatch::failed(call))?;
             // The model may be ahead of a store that is open for reading only.
-            let bytes = volume.at(seen.newest.seq).bytes;
+            let bytes = model.size_shown(index, volume, seen.newest.seq);
             if opened.bytes() != bytes {
                 let what = format!("size of volume '{}'", volume.name);
                 return Err(Mismatch::new(what, bytes.to_string(), opened.bytes().to_string()));

@@ -469,6 +469,14 @@ impl Model {
         }
     }
 
+    /// The size that a volume must show when `newest` is the newest seq: after a crash that may be the one of a resize that was cut short.
+    pub fn size_shown(&self, index: usize, volume: &ModelVolume, newest: Seq) -> u64 {
+        match self.perhaps_resized {
+            Some((resized, bytes)) if resized == index && newest > self.newest().seq => bytes,
+            _ => volume.at(newest).bytes,
+        }
+    }
+
     fn admits_newest(&self, seen: &Observation) -> Result<(), Mismatch> {
         let newest = self.newest().seq;
         let perhaps = self.perhaps_volume.as_ref().and_then(|perhaps| perhaps.content.as_ref());
@@ -496,10 +504,7 @@ impl Model {
             return Err(Mismatch::new("volumes", format!("{allowed:?}"), format!("{:?}", seen.volumes)));
         }
         for (index, (info, volume)) in seen.volumes.iter().zip(allowed).enumerate() {
-            let bytes = match self.perhaps_resized {
-                Some((resized, bytes)) if resized == index && seen.newest.seq > self.newest().seq => bytes,
-                _ => volume.at(seen.newest.seq).bytes,
-            };
+            let bytes = self.size_shown(index, volume, seen.newest.seq);
             let same =
                 info.name == volume.name && info.bytes == bytes && info.exists_from == volume.exists_from;
             if !same {
