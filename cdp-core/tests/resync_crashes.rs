@@ -118,7 +118,7 @@ fn run(seed: u64, stop: u64) -> bool {
 /// opened. Method: for each seed a crash in each changing call of the run, up to three more in those that go on, then to the end.
 #[test]
 fn a_resync_survives_a_crash_in_every_call() {
-    let seeds = std::env::var("CDP_TEST_SCALE").map_or(6, |scale| if scale == "full" { 200 } else { 6 });
+    let seeds = std::env::var("CDP_TEST_SCALE").map_or(3, |scale| if scale == "full" { 200 } else { 3 });
     let (mut crashes, mut deepest) = (0, 0);
     for seed in 0..seeds {
         for stop in 1.. {
