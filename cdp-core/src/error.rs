@@ -105,6 +105,11 @@ pub enum Error {
     /// A dirty map is not the map of what it was opened for, or is none. Take everything for dirty and make a new one.
     #[error("{0}")]
     MapRefused(String),
+    /// A source that nobody captures from was changed while it was compared. What was taken over stays, and the volume counts as different.
+    #[error(
+        "the source was changed while it was compared; stop what writes to it, or capture it by a tap, and run it again"
+    )]
+    SourceChanged,
     /// The storage failed.
     #[error("{operation} {target}: {source}")]
     Io {

@@ -93,3 +93,5 @@ pub const MAKE_ROOM_MAX: usize = 4;
 pub const RANGES_MAX: usize = 1 << 20;
 /// Writes of one tap between [`Tap::capture_begin`](crate::Tap::capture_begin) and their end that are told apart; beyond it they are marked.
 pub const IN_FLIGHT_MAX: usize = 1024;
+/// Times that a volume is resized at most: each leaves a size that belongs to its points.
+pub const VOLUME_RESIZES_MAX: usize = 1024;

@@ -101,6 +101,8 @@ pub enum Switch {
     LetGoBeforeSource,
     /// A region leaves the activity log when its writes have ended.
     LetGoBeforeDurable,
+    /// What a smaller size cuts off a volume stays in the index.
+    KeepWhatWasCut,
 }
 
 /// The switches of retention that a simulation finds one by one. The proof of thinning finds [`Switch::ThinNeeded`] by itself;
@@ -153,7 +155,7 @@ pub const DIRTY_MAP_SWITCHES: [Switch; 9] = [
 ];
 
 /// The switches of stores.
-pub const SWITCHES: [Switch; 14] = [
+pub const SWITCHES: [Switch; 15] = [
     Switch::SkipManifestSync,
     Switch::AcknowledgeBeforeSync,
     Switch::SkipDigestCheck,
@@ -168,6 +170,7 @@ pub const SWITCHES: [Switch; 14] = [
     Switch::TrustTailPayload,
     Switch::KeepCutInterval,
     Switch::PointWithinInterval,
+    Switch::KeepWhatWasCut,
 ];
 
 /// The switches that are thrown in a store.

@@ -80,6 +80,17 @@ fn directed(history: directed::Directed, seeds: Range<u64>) {
     });
 }
 
+/// Goal: each point has the size that it had, and what was cut off reads as zeroes when it is there again. Method: sizes back and forth over what
+/// was written, with crashes in the calls of a resize and behind it.
+#[test]
+fn a_size_belongs_to_its_points_after_any_crash() {
+    directed(directed::sizes_back_and_forth, 0..100);
+    // And random histories that resize, beyond those of the parts.
+    (4 * PART..4 * PART + 400).filter(|seed| seed % 8 == 5).for_each(|seed| {
+        passed(run_seed(seed, Sabotage::default()));
+    });
+}
+
 /// Goal: frames of a lineage that was cut never come back. Method: holes between unsynced frames, a full disk at recovery, new
 /// writes, another crash.
 #[test]

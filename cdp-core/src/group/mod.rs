@@ -22,6 +22,7 @@ mod merge;
 mod outline;
 mod read;
 mod relocate;
+mod resize;
 mod segments;
 mod space;
 mod standing;
@@ -29,11 +30,12 @@ mod tapping;
 mod thin;
 
 pub(crate) use append::{Stamp, entries_of};
+pub(crate) use compare::{Content, How, push_merged};
 pub(crate) use cut::Cut;
 pub use lag::Lag;
 pub(crate) use lines::SegmentLine;
 pub(crate) use segments::{Frozen, random_uuid};
-pub(crate) use tapping::Known;
+pub(crate) use tapping::{AttachRecord, Known};
 pub(crate) use thin::{DeadLimits, ThinGoal};
 
 use crate::{
