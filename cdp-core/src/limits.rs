@@ -81,7 +81,9 @@ pub const OUTLINE_WINDOW_BYTES_MAX: usize = 64;
 pub const OUTLINE_WHY_BYTES_MAX: usize = 256;
 /// Times that a plan of retention is made anew because a bookmark or snapshot came in between.
 pub const RETENTION_REPLANS_MAX: usize = 64;
-/// Smallest segment of a store that is small or has a bound by space, bytes.
+/// Smallest segment of a store without a bound by space that has its reserve, bytes: to begin one takes several syncs.
+pub const SEGMENT_BYTES_USUAL_MIN: u64 = 16 << 20;
+/// Smallest segment of a store with a bound by space or without its reserve, bytes.
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;
 /// Smallest segment that is made where there is no room for more, bytes.
 pub const SEGMENT_BYTES_LEAST: u64 = 1 << 20;

@@ -11,7 +11,7 @@ use super::Group;
 use crate::{
     error::{Error, Result},
     format::{PAGE_BYTES, manifest::Edit},
-    limits::{RESERVE_BYTES_MIN, SEGMENT_BYTES_MIN},
+    limits::{RESERVE_BYTES_MIN, SEGMENT_BYTES_MIN, SEGMENT_BYTES_USUAL_MIN},
     manifest::{ManifestLog, ManifestState},
     retention::{OnShortage, Policy},
     units::ExtentId,
@@ -93,13 +93,17 @@ impl Group {
         self.bound().map_or(whole, |bound| whole.min(share_of(bound, 32)))
     }
 
-    /// Space of the next segment, bytes. Segments grow with the store, so that its reserve has room for what is alive in one. Where the
-    /// reserve had to be given up, a small one leaves the rest of it to thinning.
+    /// Space of the next segment, bytes. Where history is dropped, segments grow with the store, so that its reserve has room for what is
+    /// alive in one; where the reserve had to be given up, a small one leaves the rest of it to thinning.
     pub(super) fn next_segment_bytes(&self, log: &ManifestLog) -> u64 {
-        if self.space.reserves.load(Ordering::Acquire) && log.state().reserve.is_none() {
-            return self.segment_bytes_max().min(SEGMENT_BYTES_MIN);
+        let most = self.segment_bytes_max();
+        if !self.space.reserves.load(Ordering::Acquire) {
+            return most;
         }
-        self.segment_bytes_max().min(share_of(self.used(log), RESERVE_SHARE))
+        match log.state().reserve {
+            None => most.min(SEGMENT_BYTES_MIN),
+            Some(_) => most.min(share_of(self.used(log), RESERVE_SHARE).max(SEGMENT_BYTES_USUAL_MIN)),
+        }
     }
 
     /// The part of the bound that writes leave alone.
