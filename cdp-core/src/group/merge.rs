@@ -204,8 +204,9 @@ impl Group {
             Thinned::More => {}
             Thinned::Replaced { replaced, written } => {
                 let doomed = self.doom(maintenance, replaced);
+                self.totals.freed_bytes.fetch_add(doomed, Ordering::Relaxed);
+                self.totals.taken_bytes.fetch_add(written, Ordering::Relaxed);
                 let freed = doomed.saturating_sub(written);
-                self.totals.freed_bytes.fetch_add(freed, Ordering::Relaxed);
                 if let Some(ThinGoal { tight: Some(room), .. }) = &mut maintenance.goal {
                     *room = room.saturating_add(freed);
                 }
@@ -224,8 +225,10 @@ impl Group {
             let size =
                 self.shared.handle(*extent).and_then(|handle| handle.size().map_err(|_| Error::NoSpace));
             let size = size.unwrap_or(0);
-            bytes += size;
-            maintenance.doomed.insert(*extent, size);
+            // A segment that goes may be named by itself and by the run in its footer.
+            if maintenance.doomed.insert(*extent, size).is_none() {
+                bytes += size;
+            }
         }
         self.space.doomed.store(maintenance.doomed.values().sum(), Ordering::Release);
         maintenance.replaced.extend(replaced);

@@ -171,12 +171,21 @@ pub(crate) struct Append {
 pub(crate) struct Totals {
     pub source_bytes: AtomicU64,
     pub written_bytes: AtomicU64,
-    /// Bytes that thinning has freed, beyond what it wrote for it.
+    /// Bytes of extents that thinning, and a smaller reserve, have let go.
     pub freed_bytes: AtomicU64,
+    /// Bytes of extents that thinning, and a larger reserve, have made.
+    pub taken_bytes: AtomicU64,
     /// Bytes of data that waited for the end of an interval.
     pub coalesced_bytes: AtomicU64,
     /// Bytes of data that were left of them.
     pub coalesced_stored_bytes: AtomicU64,
+}
+
+impl Totals {
+    /// Bytes that were let go and made since the store was opened.
+    pub fn freed_and_taken(&self) -> (u64, u64) {
+        (self.freed_bytes.load(Ordering::Relaxed), self.taken_bytes.load(Ordering::Relaxed))
+    }
 }
 
 /// The group.

@@ -202,8 +202,10 @@ impl Group {
         }
         edits.push(Edit::Reserve(made.map(|extent| (extent, size))));
         self.append_edits(manifest, &edits)?;
-        if let Some((old, _)) = now {
+        self.totals.taken_bytes.fetch_add(size, Ordering::Relaxed);
+        if let Some((old, bytes)) = now {
             self.remove_extents(&[old]);
+            self.totals.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -226,11 +228,12 @@ impl Group {
     pub fn give_up_reserve(&self) -> Result<bool> {
         let mut manifest = self.manifest.lock();
         let manifest = manifest.log()?;
-        let Some((extent, _)) = manifest.state().reserve else { return Ok(false) };
+        let Some((extent, bytes)) = manifest.state().reserve else { return Ok(false) };
         let storage = &self.shared.storage;
         let _ = storage.remove(extent);
         storage.sync_names().map_err(|error| Error::io("sync names of", "the store", error))?;
         self.append_edits(manifest, &[Edit::Reserve(None)])?;
+        self.totals.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(true)
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     sabotage::Switch,
     units::{Seq, TimeNs},
 };
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 /// What an explicit run leaves dead.
 const DEAD_AFTER_RUN: DeadLimits = DeadLimits { begin_percent: 18, end_percent: 12 };
@@ -54,7 +54,8 @@ pub struct RetentionReport {
     pub keep_points: u64,
     /// Bookmarks that go, ascending by name.
     pub expiring_bookmarks: Vec<String>,
-    /// Bytes that are freed: by a preview as far as the index tells, by a run as the storage says.
+    /// Bytes that are freed, beyond what is written for it: by a preview as far as the index tells, by a run as the storage says, the reserve
+    /// included.
     pub bytes_freed: u64,
     /// From here on every state stays.
     pub horizon: SeqTime,
@@ -115,13 +116,13 @@ impl Store {
         let group = self.owner()?;
         let policy = self.policy()?;
         self.confirm_clock();
-        let freed_before = group.totals.freed_bytes.load(Ordering::Relaxed);
+        let before = group.totals.freed_and_taken();
         let mut report = self.retain(&policy, now, TimeNs::ZERO, Thoroughness::Run)?;
         if let Some(bound) = policy.max_bytes.filter(|_| policy.on_shortage == OnShortage::Prune) {
-            let before = self.inner.group.outline();
+            let outline = self.inner.group.outline();
             self.prune_to(&policy, bound - group.margin())?;
             let after = self.inner.group.outline();
-            if before != after {
+            if outline != after {
                 let plan = self.plan_with(&policy, now.max(self.newest().time), TimeNs::ZERO)?;
                 let pruned = self.report(&plan, &after);
                 report.drop_points += report.keep_points - pruned.keep_points.min(report.keep_points);
@@ -129,7 +130,8 @@ impl Store {
             }
         }
         group.keep_reserve()?;
-        report.bytes_freed = group.totals.freed_bytes.load(Ordering::Relaxed).saturating_sub(freed_before);
+        let after = group.totals.freed_and_taken();
+        report.bytes_freed = (after.0 - before.0).saturating_sub(after.1 - before.1);
         Ok(report)
     }
 
