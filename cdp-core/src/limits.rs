@@ -85,6 +85,8 @@ pub const RETENTION_REPLANS_MAX: usize = 64;
 pub const SEGMENT_BYTES_USUAL_MIN: u64 = 16 << 20;
 /// Smallest segment of a store with a bound by space or without its reserve, bytes.
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+/// Smallest segment that ends because of the time that it spans, bytes.
+pub const SEGMENT_CUT_BYTES_MIN: u64 = 256 << 10;
 /// Smallest segment that is made where there is no room for more, bytes.
 pub const SEGMENT_BYTES_LEAST: u64 = 1 << 20;
 /// Smallest reserve, bytes.

@@ -404,7 +404,9 @@ impl Group {
         }
         let fits = {
             let append = self.append.lock();
-            append.current.as_ref().is_some_and(|current| self.has_room(current, frames, bytes, entries))
+            append.current.as_ref().is_some_and(|current| {
+                self.has_room(current, frames, bytes, entries) && !self.is_ripe(current, append.newest_time)
+            })
         };
         if fits { Ok(()) } else { self.roll_segment(purpose, bytes) }
     }
@@ -554,6 +556,9 @@ pub(super) fn note_frame(current: &mut CurrentSegment, entry: &FrameEntry, cover
     current.offset = entry.offset + entry.bytes;
     current.previous_crc = entry.crc;
     current.covered_to = covered_to;
+    if current.first_time == TimeNs::ZERO {
+        current.first_time = entry.first_time;
+    }
     current.frames.push(*entry);
 }
 

@@ -138,6 +138,10 @@ pub(crate) struct CurrentSegment {
     pub extent: ExtentId,
     /// Space that it was made with, bytes.
     pub bytes: u64,
+    /// Bytes from which on it may end before there is no room.
+    pub cut_bytes: u64,
+    /// Time of its first write; 0 without one.
+    pub first_time: TimeNs,
     pub uuid: Uuid,
     pub base_seq: Seq,
     pub first_frame: FrameNo,

@@ -7,19 +7,22 @@
 //! Apart from the bound, a store whose policy can drop anything keeps a *reserve*: an extent without content, which is given up when the
 //! storage itself is full.
 
-use super::Group;
+use super::{CurrentSegment, Group};
 use crate::{
     error::{Error, Result},
     format::{PAGE_BYTES, manifest::Edit},
-    limits::{RESERVE_BYTES_MIN, SEGMENT_BYTES_MIN, SEGMENT_BYTES_USUAL_MIN},
+    limits::{RESERVE_BYTES_MIN, SEGMENT_BYTES_MIN, SEGMENT_BYTES_USUAL_MIN, SEGMENT_CUT_BYTES_MIN},
     manifest::{ManifestLog, ManifestState},
     retention::{OnShortage, Policy},
-    units::ExtentId,
+    units::{ExtentId, TimeNs},
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The reserve takes up at most one part in so many of the store.
 const RESERVE_SHARE: u64 = 16;
+
+/// A segment that spans much time ends when it is one part in so many of the store.
+const CUT_SHARE: u64 = 64;
 
 /// What room is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub(crate) struct Space {
     stopped: AtomicBool,
     /// Whether there should be a reserve: a policy that drops nothing has no use for one.
     reserves: AtomicBool,
+    /// Time that a segment may span once it is large enough, nanoseconds.
+    slice: AtomicU64,
     /// Bytes of extents that wait for their readers before they go.
     pub(super) doomed: AtomicU64,
 }
@@ -53,6 +58,7 @@ impl Default for Space {
             prunes: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             reserves: AtomicBool::new(false),
+            slice: AtomicU64::new(u64::MAX),
             doomed: AtomicU64::new(0),
         }
     }
@@ -65,6 +71,7 @@ impl Group {
         self.space.prunes.store(policy.on_shortage == OnShortage::Prune, Ordering::Release);
         self.space.stopped.store(false, Ordering::Release);
         self.space.reserves.store(!policy.keeps_everything(), Ordering::Release);
+        self.space.slice.store(policy.slice_ns().unwrap_or(u64::MAX), Ordering::Release);
     }
 
     /// The bound by space.
@@ -104,6 +111,18 @@ impl Group {
             None => most.min(SEGMENT_BYTES_MIN),
             Some(_) => most.min(share_of(self.used(log), RESERVE_SHARE).max(SEGMENT_BYTES_USUAL_MIN)),
         }
+    }
+
+    /// Bytes from which on a segment that spans too much time is at its end. What keeps all of a segment is its youngest write, so one that
+    /// holds days would keep them for days too long; and a store that takes up little has few of them to lose in.
+    pub(super) fn cut_bytes(&self, log: &ManifestLog) -> u64 {
+        (self.used(log) / CUT_SHARE).max(SEGMENT_CUT_BYTES_MIN.min(self.segment_bytes_max() / 4))
+    }
+
+    /// Whether a segment is at its end, though there is room in it.
+    pub(super) fn is_ripe(&self, current: &CurrentSegment, newest: TimeNs) -> bool {
+        let span = newest.get().saturating_sub(current.first_time.get());
+        current.offset >= current.cut_bytes && span >= self.space.slice.load(Ordering::Acquire)
     }
 
     /// The part of the bound that writes leave alone.

@@ -122,6 +122,17 @@ impl Policy {
         self.windows.is_empty() && self.max_age.is_none() && self.max_bytes.is_none()
     }
 
+    /// By how much time history loses fidelity at once, about, nanoseconds: what is written within so much of it may as well be kept
+    /// together. `None` when age takes nothing.
+    pub(crate) fn slice_ns(&self) -> Option<u64> {
+        let sparse = self.windows.first().and_then(|window| match &window.keep {
+            Keep::Every(slots) => Some(slots.interval),
+            Keep::All | Keep::None => None,
+        });
+        sparse
+            .or_else(|| self.windows.first().map(|window| window.to).or(self.max_age).map(|reach| reach / 24))
+    }
+
     /// Holds the policy against the invariants of this module.
     ///
     /// # Errors

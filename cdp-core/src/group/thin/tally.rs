@@ -65,12 +65,13 @@ impl Segments {
         let state = manifest.state();
         let mut found = Self { fixed_bytes: 0, sealed: BTreeMap::new() };
         for (extent, segment) in &state.segments {
-            let sealed = segment.sealed.as_ref().filter(|_| !damaged.segments.contains(extent));
-            let Some(sealed) = sealed else {
-                found.fixed_bytes += segment.named.bytes;
-                continue;
-            };
+            // One that is being filled has hardly anything yet, and more room than a small store has in all.
+            let Some(sealed) = &segment.sealed else { continue };
             let bytes = sealed.extent_bytes.max(sealed.frames_end);
+            if damaged.segments.contains(extent) {
+                found.fixed_bytes += bytes;
+                continue;
+            }
             let seqs = (Seq::ZERO, sealed.last_seq);
             found.sealed.insert(
                 extent.get(),
