@@ -54,6 +54,9 @@ pub struct Window {
     pub bookmarks: BookmarkFilter,
 }
 
+/// Shortest slice, nanoseconds.
+const SLICE_NS_MIN: u64 = 1_000_000_000;
+
 /// Which states stay within a window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keep {
@@ -123,14 +126,14 @@ impl Policy {
     }
 
     /// By how much time history loses fidelity at once, about, nanoseconds: what is written within so much of it may as well be kept
-    /// together. `None` when age takes nothing.
+    /// together. At least a second: to begin a segment takes several syncs. `None` when age takes nothing.
     pub(crate) fn slice_ns(&self) -> Option<u64> {
         let sparse = self.windows.first().and_then(|window| match &window.keep {
             Keep::Every(slots) => Some(slots.interval),
             Keep::All | Keep::None => None,
         });
-        sparse
-            .or_else(|| self.windows.first().map(|window| window.to).or(self.max_age).map(|reach| reach / 24))
+        let reach = self.windows.first().map(|window| window.to).or(self.max_age);
+        sparse.or_else(|| reach.map(|reach| reach / 24)).map(|slice| slice.max(SLICE_NS_MIN))
     }
 
     /// Holds the policy against the invariants of this module.

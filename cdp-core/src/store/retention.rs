@@ -40,7 +40,7 @@ pub(super) enum Thoroughness {
 }
 
 /// Entries of one step of a run.
-const RUN_ENTRIES: u64 = 1 << 20;
+const RUN_ENTRIES: u64 = 1 << 16;
 /// Groups of survivors by the time that they have left, each four times as long as the one before; the first is an hour.
 const GROUPS: u8 = 7;
 const FIRST_GROUP_NS: u64 = 3_600_000_000_000;
@@ -146,7 +146,8 @@ impl Store {
         let group = self.owner()?;
         if group.shared.sabotage.on(Switch::ThinBeforePlan) {
             let outline = self.outline_after(&self.plan_with(policy, now, horizon)?, policy);
-            self.thin_now(self.thin_goal(&outline, policy, now, DEAD_AFTER_RUN), outline.full.from.seq)?;
+            let goal = self.thin_goal(&outline, policy, now, DEAD_AFTER_RUN);
+            self.thin_now(goal, outline.full.from.seq, false)?;
         }
         let mut begun = None;
         let (report, outline) = match self.commit_plan(policy, now, horizon, &mut begun) {
@@ -167,7 +168,7 @@ impl Store {
             group.set_thin_goal(Some(goal));
             return Ok(report);
         }
-        self.thin_now(goal, outline.full.from.seq)?;
+        self.thin_now(goal, outline.full.from.seq, thoroughness == Thoroughness::Run)?;
         Ok(report)
     }
 
@@ -187,13 +188,13 @@ impl Store {
     }
 
     /// Thins until there is nothing left to do for a goal.
-    fn thin_now(&self, goal: ThinGoal, full_from: Seq) -> Result<()> {
+    fn thin_now(&self, goal: ThinGoal, full_from: Seq, gives_way: bool) -> Result<()> {
         let group = self.owner()?;
         match group.seal_all_below(full_from) {
             Err(Error::NoSpace) if group.give_up_reserve()? => group.seal_all_below(full_from)?,
             outcome => outcome?,
         }
-        group.thin_now(goal, RUN_ENTRIES)
+        group.thin_now(goal, RUN_ENTRIES, gives_way)
     }
 
     /// Makes a plan durable: the outline first, which takes the bookmarks of dropped points with it, then the other bookmarks that go. In the
