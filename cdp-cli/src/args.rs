@@ -31,7 +31,7 @@ Exit: 0 success, 1 failed or refused, 2 wrong usage, 3 damage met, 4 point canno
 pub enum Command {
     /// Make a new store with a first volume
     Create(CreateArguments),
-    /// Add and list volumes
+    /// Add, resize and list volumes
     #[command(subcommand)]
     Volume(VolumeCommand),
     /// Mount the live volumes and every point of them (FUSE); runs until unmounted or SIGTERM
@@ -47,6 +47,10 @@ pub enum Command {
     Diff(DiffArguments),
     /// Drive the engine with a block trace
     Replay(ReplayArguments),
+    /// Make the newest state of a volume equal to a file or device
+    Resync(ResyncArguments),
+    /// Compare the newest state of a volume with a file or device, byte by byte
+    Verify(VerifyArguments),
     /// Show and set how long history is kept
     #[command(subcommand)]
     Retention(RetentionCommand),
@@ -108,6 +112,23 @@ pub enum VolumeCommand {
     Add(VolumeAddArguments),
     /// List the volumes
     List(StoreArguments),
+    /// Give a volume another size; points before keep the size that they had
+    Resize(VolumeResizeArguments),
+}
+
+/// `volume resize`.
+#[derive(Debug, Args)]
+pub struct VolumeResizeArguments {
+    /// Directory of the store
+    pub store: PathBuf,
+    /// Name of the volume
+    #[arg(value_parser = volume_name)]
+    pub name: String,
+    /// The new size; what a smaller one cuts off is gone from now on, and stays in the points before
+    #[arg(value_parser = volume_size)]
+    pub size: u64,
+    #[command(flatten)]
+    pub output: OutputArguments,
 }
 
 /// `volume add`.
@@ -286,6 +307,67 @@ pub struct ReplayArguments {
     /// Do not wait until the volume is whole again
     #[arg(long, requires = "tap")]
     pub no_wait: bool,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+/// What a resync looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ModeArgument {
+    /// Every byte of both sides
+    Full,
+    /// The source, and the digests of the store
+    Digest,
+    /// What the recorded map of differences names
+    Map,
+    /// Nothing, as long as the source is unchanged by its size, times and inode
+    Quick,
+}
+
+/// `resync`.
+#[derive(Debug, Args)]
+pub struct ResyncArguments {
+    /// Directory of the store
+    pub store: PathBuf,
+    /// The file or device that the newest state becomes equal to; of the size of the volume
+    #[arg(long, value_name = "FILE")]
+    pub source: PathBuf,
+    /// What is compared
+    #[arg(long, value_enum, default_value = "digest")]
+    pub mode: ModeArgument,
+    /// The volume, instead of the first one
+    #[arg(long, value_name = "NAME")]
+    pub volume: Option<String>,
+    /// Compare so many bytes of the source in a second at most
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub rate: Option<u64>,
+    /// Go on where the last run ended although the source cannot tell that it was not changed since, as a device cannot
+    #[arg(long)]
+    pub source_unchanged: bool,
+    /// Time of the resync; default: now
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub time: Option<TimeNs>,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// Directory of the store
+    pub store: PathBuf,
+    /// The file or device that the newest state is compared with; it is never written
+    #[arg(long, value_name = "FILE")]
+    pub source: PathBuf,
+    /// Make the store equal to the source where it differs or is damaged
+    #[arg(long)]
+    pub repair: bool,
+    /// The volume, instead of the first one
+    #[arg(long, value_name = "NAME")]
+    pub volume: Option<String>,
+    /// Compare so many bytes of the source in a second at most
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub rate: Option<u64>,
     #[command(flatten)]
     pub output: OutputArguments,
 }

@@ -10,9 +10,11 @@ pub mod mount;
 pub mod points;
 pub mod replay;
 pub mod restore;
+pub mod resync;
 pub mod retention;
 pub mod size;
 pub mod stat;
+pub mod verify;
 pub mod volume;
 
 use crate::exit::{Failure, Outcome};

@@ -7,7 +7,7 @@
 //! | 2 | wrong usage; the parser of arguments ends the process itself |
 //! | 3 | damage was met |
 //! | 4 | a well-formed point cannot be opened |
-//! | 5 | a comparison found differences |
+//! | 5 | a comparison found differences, and they are still there |
 
 use cdp_core::{Damage, Error, PointUnavailable, SeqTime, text::format_time};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub enum Reason {
     Damage,
     /// The point it names cannot be opened.
     PointUnavailable,
-    /// It compared, and found differences.
+    /// What it compared differs.
     Different,
 }
 
@@ -63,6 +63,11 @@ impl Failure {
     /// Damage.
     pub fn damage(message: impl Into<String>) -> Self {
         Self { reason: Reason::Damage, message: message.into(), damage: None }
+    }
+
+    /// Differences.
+    pub fn different(message: impl Into<String>) -> Self {
+        Self { reason: Reason::Different, message: message.into(), damage: None }
     }
 
     /// A failed operation on a file.
@@ -131,5 +136,6 @@ mod tests {
         assert!(failure.message.contains("none after"), "{}", failure.message);
         assert_eq!(Failure::from(Error::Owned).reason.code(), 1);
         assert_eq!(Failure::damage("x").reason.code(), 3);
+        assert_eq!(Failure::different("x").reason.code(), 5);
     }
 }

@@ -1,14 +1,16 @@
-//! Raw images and devices: read for an import, written for a restore.
+//! Raw images and devices: read for an import, compared with a volume, written for a restore.
 //!
 //! Invariants:
 //! - *all or nothing*: a [`NewImage`] appears under its name only in [`NewImage::finish`], synced; until then it is a hidden
 //!   file beside it, which goes away with the value;
 //! - *only what differs*: an [`ExistingImage`] is written only where its content is different.
 
+mod compared;
 mod existing;
 mod new;
 mod source;
 
+pub use compared::{ComparedSource, stamp_of};
 pub use existing::ExistingImage;
 pub use new::NewImage;
 pub use source::ImageSource;

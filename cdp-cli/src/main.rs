@@ -40,6 +40,8 @@ fn run(command: Command) -> Outcome {
         Command::Restore(arguments) => commands::restore::run(&arguments),
         Command::Diff(arguments) => commands::diff::run(&arguments),
         Command::Replay(arguments) => commands::replay::run(arguments),
+        Command::Resync(arguments) => commands::resync::run(arguments),
+        Command::Verify(arguments) => commands::verify::run(arguments),
         Command::Retention(command) => commands::retention::run(&command),
         Command::Size(arguments) => commands::size::run(&arguments),
         Command::Mirror(command) => commands::mirror::run(&command),

@@ -10,10 +10,14 @@ mod client;
 mod execute;
 mod protocol;
 mod replay;
+mod resync;
 mod server;
 
 pub use execute::{Events, check_fits, execute};
-pub use protocol::{FillText, FormatText, NewBookmarkRequest, ReplayRequest, Reply, Request, TapText};
+pub use protocol::{
+    FillText, FormatText, ModeText, NewBookmarkRequest, ReplayRequest, Reply, Request, ResyncRequest,
+    TapText, VerifyRequest,
+};
 
 use address::StoreAddress;
 

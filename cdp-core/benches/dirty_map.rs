@@ -1,6 +1,6 @@
 //! Speed of the dirty map: sets, the next set bit of an empty map of 1 TiB, scans, pins.
 
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use cdp_core::{
     dirty_map::{ByteRange, DirtyMap, Granularity, MapFile, MapFileOptions},
@@ -9,7 +9,10 @@ use cdp_core::{
     units::ExtentId,
 };
 use criterion::{Criterion, criterion_group, criterion_main};
-use std::hint::black_box;
+use std::{
+    hint::black_box,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 const TIB: u64 = 1 << 40;
 
@@ -38,6 +41,14 @@ fn set(criterion: &mut Criterion) {
     wide.set(ByteRange::new(0, TIB - 4096));
     group.bench_function("4 KiB, within 1 TiB", |bencher| {
         bencher.iter(|| wide.set(ByteRange::new((random.next() % TIB) & !4095, 4096)));
+    });
+    // What memory allows: one bit in as many bytes as the map of 1 TiB has, without any map around it.
+    let raw: Vec<AtomicU64> = (0..TIB / 4096 / 64).map(|_| AtomicU64::new(0)).collect();
+    group.bench_function("yardstick: one bit of 32 MiB", |bencher| {
+        bencher.iter(|| {
+            let block = random.next() % (TIB / 4096);
+            raw[(block / 64) as usize].fetch_or(1 << (block % 64), Ordering::SeqCst)
+        });
     });
     group.bench_function("1 GiB", |bencher| {
         bencher.iter(|| warm.set(ByteRange::new(random.next() % 64 * (1 << 30), 1 << 30)));

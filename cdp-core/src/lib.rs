@@ -33,15 +33,16 @@ pub mod verify;
 
 pub use bookmark::{Bookmark, BookmarkKind, BookmarkSchedule, NewBookmark, Quiesce};
 pub use capture::{Captured, Coalescing};
-pub use catalog::{GapReason, VolumeInfo};
+pub use catalog::{GapReason, SourceStamp, VolumeInfo, VolumeSize};
 pub use error::{Damage, Error, PointUnavailable, Result, SeqTime};
 pub use point::Point;
 pub use restore::{Progress, RestoreTarget, Restored};
 pub use resync::SourceReader;
 pub use snapshot::Snapshot;
 pub use store::{
-    ActivityLog, Budget, CreateOptions, ImportSource, InFlight, OpenOptions, Recovery, Runner, RunnerOptions,
-    SourceState, Stats, Stepped, Store, Tap, TapOptions, TapStats, Timeline, Volume, Written,
-    bookmark_across, confirm_across, newest_common_point,
+    ActivityLog, Budget, CreateOptions, ImportSource, InFlight, OpenOptions, Recovery, ResyncMode,
+    ResyncOptions, ResyncReport, Runner, RunnerOptions, SourceState, Stats, Stepped, Store, Tap, TapOptions,
+    TapStats, Timeline, VerifyOptions, VerifyReport, Volume, Written, bookmark_across, confirm_across,
+    newest_common_point,
 };
 pub use verify::CheckReport;

@@ -81,12 +81,16 @@ pub const OUTLINE_WINDOW_BYTES_MAX: usize = 64;
 pub const OUTLINE_WHY_BYTES_MAX: usize = 256;
 /// Times that a plan of retention is made anew because a bookmark or snapshot came in between.
 pub const RETENTION_REPLANS_MAX: usize = 64;
-/// Smallest segment of a store that is small or has a bound by space, bytes.
+/// Smallest segment of a store without a bound by space that has its reserve, bytes: to begin one takes several syncs.
+pub const SEGMENT_BYTES_USUAL_MIN: u64 = 16 << 20;
+/// Smallest segment of a store with a bound by space or without its reserve, bytes.
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 20;
+/// Smallest segment that ends because of the time that it spans, bytes.
+pub const SEGMENT_CUT_BYTES_MIN: u64 = 256 << 10;
 /// Smallest segment that is made where there is no room for more, bytes.
 pub const SEGMENT_BYTES_LEAST: u64 = 1 << 20;
 /// Smallest reserve, bytes.
-pub const RESERVE_BYTES_MIN: u64 = 1 << 20;
+pub const RESERVE_BYTES_MIN: u64 = 512 << 10;
 /// Times that a write is tried again after room was made for it.
 pub const MAKE_ROOM_MAX: usize = 4;
 /// Most ranges that a host may mark in one call, or give when a tap begins.
@@ -103,3 +107,5 @@ pub const SAMPLE_BLOCKS_MAX: usize = 32;
 pub const LOCATOR_BYTES_MAX: usize = 4096;
 /// Most differing extents that a verification of a mirror set lists.
 pub const VERIFY_EXTENTS_MAX: usize = 1 << 16;
+/// Times that a volume is resized at most: each leaves a size that belongs to its points.
+pub const VOLUME_RESIZES_MAX: usize = 1024;

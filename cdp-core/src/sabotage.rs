@@ -113,6 +113,8 @@ pub enum Switch {
     CleanBeforeCopyDurable,
     /// A copy is read from although its block is dirty.
     ReadDirtyCopy,
+    /// What a smaller size cuts off a volume stays in the index.
+    KeepWhatWasCut,
 }
 
 /// The switches of mirror sets; some are defects of the dirty maps below.
@@ -178,7 +180,7 @@ pub const DIRTY_MAP_SWITCHES: [Switch; 9] = [
 ];
 
 /// The switches of stores.
-pub const SWITCHES: [Switch; 14] = [
+pub const SWITCHES: [Switch; 15] = [
     Switch::SkipManifestSync,
     Switch::AcknowledgeBeforeSync,
     Switch::SkipDigestCheck,
@@ -193,6 +195,7 @@ pub const SWITCHES: [Switch; 14] = [
     Switch::TrustTailPayload,
     Switch::KeepCutInterval,
     Switch::PointWithinInterval,
+    Switch::KeepWhatWasCut,
 ];
 
 /// The switches that are thrown in a store.

@@ -7,6 +7,7 @@ use cdp_core::{
         exhaustive::{
             Exhaustive, coalesced_alphabet, coalesced_from_the_beginning, large_alphabet, small_alphabet,
         },
+        scaled,
     },
 };
 
@@ -16,8 +17,8 @@ fn small() -> Exhaustive {
         alphabet: small_alphabet(),
         length_max: 3,
         recovery_length_max: 1,
-        subset_units_max: 4,
-        random_crashes: 4,
+        subset_units_max: scaled(3, 4),
+        random_crashes: scaled(1, 4),
         volume_sectors: 40,
         segment_bytes: 3 << 19,
         thoroughness: Thoroughness::Everything,

@@ -14,7 +14,7 @@ use cdp_core::{
     io::{DirectoryOptions, DirectoryStorage, ManualClock, Storage},
     units::{Seq, TimeNs},
 };
-use make::{START, bookmark_value, digest_of, options};
+use make::{bookmark_value, digest_of, options};
 use serde_json::Value;
 use std::{
     fs,
@@ -47,34 +47,50 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap()
 }
 
-fn clock() -> Arc<ManualClock> {
-    Arc::new(ManualClock::new(TimeNs::new(START.get() + 3_600_000_000_000)))
+/// A moment after the last write, and before a policy would drop more.
+fn clock(expected: &Value) -> Arc<ManualClock> {
+    let last = number(expected["times"].as_array().unwrap().last().unwrap());
+    Arc::new(ManualClock::new(TimeNs::new(last + 1_000_000_000)))
 }
 
 /// Compares everything that the store says with what is expected of it.
 fn verify(name: &str, store: &Store, expected: &Value) {
     let newest = number(&expected["newest"]);
+    // What a policy left.
+    let kept = expected["kept"].as_array();
+    let is_kept = |seq: u64| kept.is_none_or(|kept| kept.iter().any(|one| number(one) == seq));
     let volumes = expected["volumes"].as_array().unwrap();
     assert_eq!(store.volumes().len(), volumes.len(), "{name}");
     for wanted in volumes {
         let volume = store.volume(wanted["name"].as_str()).unwrap();
         assert_eq!(volume.bytes(), number(&wanted["bytes"]), "{name}");
-        let mut image = vec![0; usize::try_from(volume.bytes()).unwrap()];
         let from = number(&wanted["exists_from"]);
         for (seq, digest) in (from..=newest).zip(wanted["digests"].as_array().unwrap()) {
-            volume.snapshot(Seq::new(seq)).unwrap().read(0, &mut image).unwrap();
+            let opened = volume.snapshot(Seq::new(seq));
+            if !is_kept(seq) {
+                assert!(matches!(opened, Err(Error::PointUnavailable(_))), "{name}: seq {seq} was dropped");
+                continue;
+            }
+            let snapshot = opened.unwrap();
+            // A point has the size of its volume then, which the digest shows.
+            let mut image = vec![0; usize::try_from(snapshot.bytes()).unwrap()];
+            snapshot.read(0, &mut image).unwrap();
             assert_eq!(digest_of(&image), digest.as_str().unwrap(), "{name}: {wanted} at seq {seq}");
         }
         let early = from.checked_sub(1).map(|seq| volume.snapshot(Seq::new(seq)));
         assert!(early.is_none_or(|early| matches!(early, Err(Error::PointUnavailable(_)))), "{name}");
     }
     let times = expected["times"].as_array().unwrap();
-    for (seq, time) in times.iter().enumerate().filter(|(seq, _)| *seq as u64 <= newest) {
+    for (seq, time) in
+        times.iter().enumerate().filter(|(seq, _)| *seq as u64 <= newest && is_kept(*seq as u64))
+    {
         let time = TimeNs::new(number(time));
         assert_eq!(store.resolve(&Point::Seq(Seq::new(seq as u64))).unwrap().time, time, "{name}");
         let last_of_time = times.iter().rposition(|other| number(other) == time.get()).unwrap();
-        let found = store.resolve(&Point::Time(time)).unwrap().seq.get();
-        assert_eq!(found, last_of_time as u64, "{name}: time {time}");
+        if is_kept(last_of_time as u64) {
+            let found = store.resolve(&Point::Time(time)).unwrap().seq.get();
+            assert_eq!(found, last_of_time as u64, "{name}: time {time}");
+        }
     }
     let bookmarks: Vec<Value> = store.bookmarks().iter().map(bookmark_value).collect();
     let mut wanted = expected["bookmarks"].as_array().unwrap().clone();
@@ -92,7 +108,7 @@ fn verify_all(of: &Path) {
         let clean = expected["clean"].as_bool().unwrap();
         let tail = number(&expected["tail_frames"]);
         let before = files(&directory);
-        let reader = Store::open_read_only(storage(&directory), options(1 << 20, &clock())).unwrap();
+        let reader = Store::open_read_only(storage(&directory), options(1 << 20, &clock(&expected))).unwrap();
         assert_eq!((reader.recovery().clean, reader.recovery().tail_frames), (clean, tail), "{name}");
         verify(&name, &reader, &expected);
         assert_eq!(reader.check(true, &mut |_| {}).unwrap().damaged, [], "{name}");
@@ -105,7 +121,7 @@ fn verify_all(of: &Path) {
 /// An owner finds the same, goes on, and leaves a store that holds the old and the new.
 fn write_on(name: &str, expected: &Value, directory: &tempfile::TempDir, tail: u64) {
     let newest = number(&expected["newest"]);
-    let owner = Store::open(storage(directory), options(1 << 20, &clock())).unwrap();
+    let owner = Store::open(storage(directory), options(1 << 20, &clock(expected))).unwrap();
     assert_eq!(owner.recovery().tail_frames, tail, "{name}");
     verify(name, &owner, expected);
     let volume = owner.volume(None).unwrap();
@@ -116,7 +132,7 @@ fn write_on(name: &str, expected: &Value, directory: &tempfile::TempDir, tail: u
     owner.delete_bookmark("written-on").unwrap();
     drop(volume);
     owner.close().unwrap();
-    let reader = Store::open_read_only(storage(directory), options(1 << 20, &clock())).unwrap();
+    let reader = Store::open_read_only(storage(directory), options(1 << 20, &clock(expected))).unwrap();
     assert!(reader.recovery().clean, "{name}");
     verify(name, &reader, expected);
     let mut data = [0; 1536];

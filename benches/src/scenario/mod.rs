@@ -9,6 +9,7 @@ mod points;
 mod read;
 mod reopen;
 mod restore;
+mod resync;
 
 pub use history::History;
 pub use reopen::write_until_killed;
@@ -254,6 +255,13 @@ pub const SCENARIOS: &[Scenario] = &[
         (RATE, Probe::RandomRead, RATE),
         (at_least(0.80), None),
         restore::scattered,
+    ),
+    scenario(
+        "resync-digest-equal",
+        "compare a source with an equal volume by digests, as ratio to reading it",
+        (MIBS, Probe::SequentialRead, MIBS),
+        (at_least(0.85), None),
+        resync::equal,
     ),
     scenario(
         "reopen-small",

@@ -1,8 +1,8 @@
-//! `cdp volume add` and `list`.
+//! `cdp volume add`, `list` and `resize`.
 
 use super::absolute;
 use crate::{
-    args::{StoreArguments, VolumeAddArguments, VolumeCommand},
+    args::{StoreArguments, VolumeAddArguments, VolumeCommand, VolumeResizeArguments},
     exit::{Failure, Outcome},
     image::ImageSource,
     interrupt::Interrupt,
@@ -16,6 +16,7 @@ pub fn run(command: &VolumeCommand) -> Outcome {
     match command {
         VolumeCommand::Add(arguments) => add(arguments),
         VolumeCommand::List(arguments) => list(arguments),
+        VolumeCommand::Resize(arguments) => resize(arguments),
     }
 }
 
@@ -43,6 +44,22 @@ fn add(arguments: &VolumeAddArguments) -> Outcome {
     };
     output::result(arguments.output.json, &volume, |volume| {
         format!("volume {} of {}\n", volume.name, format_size(volume.size))
+    })
+}
+
+fn resize(arguments: &VolumeResizeArguments) -> Outcome {
+    let interrupt = Interrupt::register()?;
+    let request = Request::ResizeVolume { name: arguments.name.clone(), bytes: arguments.size };
+    let volume = match owner::change(&arguments.store, &request, "resize", &interrupt)? {
+        Reply::Volume(volume) => volume,
+        _ => VolumeDocument { name: arguments.name.clone(), size: arguments.size },
+    };
+    output::result(arguments.output.json, &volume, |volume| {
+        format!(
+            "volume {} of {}; points before have the size that they had\n",
+            volume.name,
+            format_size(volume.size)
+        )
     })
 }
 

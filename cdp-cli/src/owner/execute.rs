@@ -2,7 +2,7 @@
 
 use super::{
     protocol::{NewBookmarkRequest, Reply, Request, StatusReply},
-    replay, resident_bytes,
+    replay, resident_bytes, resync,
 };
 use crate::{
     exit::{Failure, Outcome},
@@ -70,6 +70,12 @@ pub fn execute(store: &Store, request: &Request, events: &mut dyn Events) -> Out
             Ok(Reply::Done)
         }
         Request::Replay(request) => replay::replay(store, request, events).map(Reply::Replay),
+        Request::ResizeVolume { name, bytes } => {
+            store.resize_volume(name, *bytes)?;
+            Ok(Reply::Volume(VolumeDocument { name: name.clone(), size: store.volume(Some(name))?.bytes() }))
+        }
+        Request::Resync(request) => resync::resync(store, request, events).map(Reply::Resync),
+        Request::Verify(request) => resync::verify(store, request, events).map(Reply::Verify),
         Request::SetPolicy { policy } => {
             store.set_policy(&Policy::from_json(policy)?)?;
             Ok(Reply::Done)

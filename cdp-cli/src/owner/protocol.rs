@@ -7,7 +7,8 @@ use super::Role;
 use crate::{
     exit::Failure,
     output::{
-        BookmarkDocument, LiveDocument, ReplayDocument, RetentionDocument, VolumeDocument, VolumeStatDocument,
+        BookmarkDocument, LiveDocument, ReplayDocument, ResyncDocument, RetentionDocument, VerifyDocument,
+        VolumeDocument, VolumeStatDocument,
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -52,6 +53,17 @@ pub enum Request {
     },
     /// Replay a trace.
     Replay(ReplayRequest),
+    /// Give a volume another size.
+    ResizeVolume {
+        /// Its name.
+        name: String,
+        /// The new size.
+        bytes: u64,
+    },
+    /// Make a volume equal to a source.
+    Resync(ResyncRequest),
+    /// Compare a volume with a source.
+    Verify(VerifyRequest),
     /// Record a retention policy.
     SetPolicy {
         /// The policy as JSON.
@@ -76,10 +88,58 @@ impl Request {
     /// What a process that carries it out itself owns the store for.
     pub fn role(&self) -> Role {
         match self {
-            Self::AddVolume { import: Some(_), .. } | Self::Replay(_) => Role::Load,
+            Self::AddVolume { import: Some(_), .. } | Self::Replay(_) | Self::Resync(_) | Self::Verify(_) => {
+                Role::Load
+            }
             _ => Role::Change,
         }
     }
+}
+
+/// A resync; values in the spelling of the command line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResyncRequest {
+    /// The source.
+    pub source: PathBuf,
+    /// What is compared.
+    pub mode: ModeText,
+    /// The volume, instead of the first one.
+    pub volume: Option<String>,
+    /// Bytes of the source a second.
+    pub rate: Option<u64>,
+    /// Whether the user vouches for the source.
+    pub source_unchanged: bool,
+    /// When it happens, nanoseconds.
+    pub time_ns: Option<u64>,
+}
+
+/// What a resync looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModeText {
+    /// Every byte of both sides.
+    Full,
+    /// The digests of the store.
+    Digest,
+    /// What a map names.
+    Map,
+    /// The stamp of the source.
+    Quick,
+}
+
+/// A verification.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyRequest {
+    /// The source.
+    pub source: PathBuf,
+    /// Whether the store is mended.
+    pub repair: bool,
+    /// The volume, instead of the first one.
+    pub volume: Option<String>,
+    /// Bytes of the source a second.
+    pub rate: Option<u64>,
 }
 
 /// A bookmark to add; values in the spelling of the command line.
@@ -170,6 +230,10 @@ pub enum Reply {
     Bookmark(BookmarkDocument),
     /// What was replayed.
     Replay(ReplayDocument),
+    /// What a resync did.
+    Resync(ResyncDocument),
+    /// What a verification found.
+    Verify(VerifyDocument),
     /// What retention dropped.
     Retention(RetentionDocument),
     /// It is done.

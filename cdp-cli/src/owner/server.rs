@@ -9,9 +9,9 @@ use super::{
     Role,
     address::StoreAddress,
     execute::{Events, execute},
-    protocol::{Message, Request, receive, send},
+    protocol::{Message, Reply, Request, receive, send},
 };
-use crate::interrupt::Interrupt;
+use crate::{exit::Failure, interrupt::Interrupt};
 use cdp_core::Store;
 use parking_lot::{Condvar, Mutex};
 use rustix::{net::sockopt::socket_peercred, process::geteuid};
@@ -29,6 +29,8 @@ use std::{
 const CONNECTIONS_MAX: usize = 16;
 /// How long a client may take over its request, and over reading what it is sent.
 const PEER_WAIT: Duration = Duration::from_secs(10);
+/// Most extents of a verification that are sent: as many as one message holds.
+const EXTENTS_SENT_MAX: usize = 16_384;
 /// How often progress is sent.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// How often a client hears from an owner at work, whether there is news or not.
@@ -162,7 +164,20 @@ fn serve(connection: UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
         let _ = shared.store.heartbeat();
     }
     let mut remote = Remote::new(connection, &shared.closing)?;
-    let message = match execute(&shared.store, &request, &mut remote) {
+    let outcome = match request {
+        // The kernel knows the sizes of what is mounted, and is not asked again.
+        Request::ResizeVolume { .. } if shared.role == Role::Mount => Err(Failure::new(
+            "the store is mounted, and sizes cannot be changed while it is; unmount it first",
+        )),
+        request => execute(&shared.store, &request, &mut remote),
+    };
+    let message = match outcome {
+        Ok(Reply::Verify(mut found)) => {
+            let listed = found.extents.len().min(EXTENTS_SENT_MAX);
+            found.extents_left_out = u64::try_from(found.extents.len() - listed).map_err(io::Error::other)?;
+            found.extents.truncate(listed);
+            Message::Reply(Reply::Verify(found))
+        }
         Ok(reply) => Message::Reply(reply),
         Err(failure) => Message::Failure(failure),
     };

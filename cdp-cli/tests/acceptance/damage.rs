@@ -203,7 +203,7 @@ fn caught(judge: impl FnOnce() -> Vec<String>) -> Vec<String> {
 fn one_flipped_bit_is_reported_and_never_read() {
     let mut random = Random::for_test("one_flipped_bit_is_reported_and_never_read");
     let victim = victim(&mut random);
-    let places = places(&victim.scene.store, scaled(160, 4000), &mut random);
+    let places = places(&victim.scene.store, scaled(80, 4000), &mut random);
     judge_all(&victim, &places, &mut random, |place, copy, random| {
         let mask = 1 << random.below(8);
         let path = copy.join(&place.file);
@@ -297,6 +297,9 @@ fn harmed_files_are_reported_and_never_read() {
     let all = files::regular_files(&victim.scene.store);
     println!("files: {all:?}");
     let cases: Vec<_> = all.iter().enumerate().flat_map(|file| HARMS.map(|harm| (file, harm))).collect();
+    // Each file and each harm occurs in the short form too, not each pair.
+    let (every, from) = (scaled(4, 1), index(random.below(4)));
+    let cases: Vec<_> = cases.into_iter().skip(from * usize::from(every > 1)).step_by(every).collect();
     judge_all(&victim, &cases, &mut random, |((number, file), harm), copy, random| {
         let path = copy.join(file);
         let kept = copy.with_extension("kept");

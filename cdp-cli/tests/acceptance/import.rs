@@ -73,9 +73,9 @@ fn an_import_is_the_first_seq() {
 #[test]
 fn holes_are_not_stored() {
     let mut random = Random::for_test("holes_are_not_stored");
-    let scene = Scene::without_store(&[("disk", 8 << 30)]);
-    let image = make_image(&scene, "source.img", 8 << 30, &mut random);
-    cdp!("create", scene.store, "--size", "8G", "--import", image).succeeds();
+    let scene = Scene::without_store(&[("disk", 2 << 30)]);
+    let image = make_image(&scene, "source.img", 2 << 30, &mut random);
+    cdp!("create", scene.store, "--size", "2G", "--import", image).succeeds();
     let stored = files::allocated_below(&scene.store);
     assert!(stored < 512 << 20, "the store takes {stored} bytes for half a MiB of data");
     let target = scene.path("restored.img");

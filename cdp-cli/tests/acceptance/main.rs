@@ -24,6 +24,7 @@ mod readers;
 mod replay;
 mod reports;
 mod restore;
+mod resync;
 mod retention;
 mod size;
 mod support;

@@ -29,11 +29,13 @@ pub enum GapReason {
     Host,
     /// The process ended without a clean close.
     Unclean,
+    /// The bound by space was reached and nothing may be dropped.
+    Shortage,
 }
 
 impl GapReason {
     /// All reasons.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Initial,
         Self::Overload,
         Self::StoreFailure,
@@ -41,6 +43,7 @@ impl GapReason {
         Self::Overlap,
         Self::Host,
         Self::Unclean,
+        Self::Shortage,
     ];
 
     /// The spelling.
@@ -53,6 +56,7 @@ impl GapReason {
             Self::Overlap => "overlap",
             Self::Host => "host",
             Self::Unclean => "unclean",
+            Self::Shortage => "shortage",
         }
     }
 
@@ -66,6 +70,7 @@ impl GapReason {
             Self::Overlap => 5,
             Self::Host => 6,
             Self::Unclean => 7,
+            Self::Shortage => 8,
         }
     }
 
@@ -235,7 +240,7 @@ mod tests {
             assert_eq!(reason.to_string().parse::<GapReason>().unwrap(), reason);
             assert_eq!(GapReason::from_code(reason.code()), Some(reason));
         }
-        assert!(GapReason::from_code(0).is_none() && GapReason::from_code(8).is_none());
+        assert!(GapReason::from_code(0).is_none() && GapReason::from_code(9).is_none());
         assert!("Overload".parse::<GapReason>().is_err());
     }
 }

@@ -23,10 +23,80 @@ pub struct VolumeInfo {
     pub id: VolumeId,
     /// Its name.
     pub name: String,
-    /// Its size, bytes.
+    /// Its size now, bytes.
     pub bytes: u64,
     /// The first seq at which it can be opened.
     pub exists_from: Seq,
+    /// Its sizes in the order of their seqs: the one that it was made with, and one for each time that it was resized.
+    pub sizes: Vec<VolumeSize>,
+}
+
+impl VolumeInfo {
+    /// Its size at a seq, bytes.
+    pub fn bytes_at(&self, seq: Seq) -> u64 {
+        let after = self.sizes.partition_point(|size| size.from <= seq);
+        self.sizes.get(after.saturating_sub(1)).map_or(self.bytes, |size| size.bytes)
+    }
+}
+
+/// A size of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeSize {
+    /// The first seq at which it has it.
+    pub from: Seq,
+    /// The size, bytes.
+    pub bytes: u64,
+}
+
+/// What changes when a source is changed by anybody. A host that has a generation number of its own may put it into any of the fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceStamp {
+    /// The file system, or the device.
+    pub device: u64,
+    /// The file in it.
+    pub inode: u64,
+    /// Its size, bytes.
+    pub bytes: u64,
+    /// When its content was last modified, nanoseconds.
+    pub modified_ns: u64,
+    /// When anything of it was last changed, nanoseconds.
+    pub changed_ns: u64,
+}
+
+/// A source as it was when what is known of its volume was recorded, and which comparison has made its map, if one did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StampRecord {
+    /// The source, where it has a stamp.
+    pub stamp: Option<SourceStamp>,
+    /// Which comparison goes on where the map says; `None`: the record is the end of one, or of a tap.
+    pub unfinished: Option<ComparisonKind>,
+}
+
+/// What a comparison of a volume with its source looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComparisonKind {
+    /// Everything, byte by byte.
+    Bytes,
+    /// Everything, by digests.
+    Digests,
+    /// What a map of differences named.
+    Map,
+}
+
+impl ComparisonKind {
+    /// Its number on disk.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Bytes => 1,
+            Self::Digests => 2,
+            Self::Map => 3,
+        }
+    }
+
+    /// The kind of a number.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Bytes, Self::Digests, Self::Map].into_iter().find(|kind| kind.code() == code)
+    }
 }
 
 /// What is known of the tap of a volume.
@@ -76,6 +146,8 @@ pub struct Catalog {
     next_volume: VolumeId,
     gaps: BTreeMap<VolumeId, Gaps>,
     taps: BTreeMap<VolumeId, (TapRecord, Option<TapMap>)>,
+    /// The sources of these, as far as they have stamps.
+    stamps: BTreeMap<VolumeId, StampRecord>,
     /// By the last seq before each change; without an entry every write is a point.
     coalescing: BTreeMap<Seq, Coalescing>,
 }
@@ -100,8 +172,14 @@ impl Catalog {
     pub fn apply(&mut self, record: &MetaRecord) {
         match record {
             MetaRecord::VolumeAdded { id, name, bytes, exists_from } => {
+                let first = VolumeSize { from: *exists_from, bytes: *bytes };
+                let mut sizes = vec![first];
+                // Told again behind its resizes, it changes nothing.
+                let known = self.volumes.get(id).map(|info| &info.sizes[..]).unwrap_or_default();
+                sizes.extend(known.iter().skip(1));
+                let bytes = sizes.last().map_or(first.bytes, |size| size.bytes);
                 let info =
-                    VolumeInfo { id: *id, name: name.clone(), bytes: *bytes, exists_from: *exists_from };
+                    VolumeInfo { id: *id, name: name.clone(), bytes, exists_from: *exists_from, sizes };
                 self.volumes.insert(*id, info);
                 self.next_volume = self.next_volume.max(id.checked_add(1).unwrap_or(*id));
             }
@@ -133,6 +211,17 @@ impl Catalog {
             }
             MetaRecord::TapSet { volume, state, map } => {
                 self.taps.insert(*volume, (*state, *map));
+                self.stamps.remove(volume);
+            }
+            MetaRecord::SourceStamped { volume, record } => {
+                self.stamps.insert(*volume, *record);
+            }
+            MetaRecord::VolumeResized { id, size } => {
+                if let Some(info) = self.volumes.get_mut(id) {
+                    info.sizes.retain(|other| other.from < size.from);
+                    info.sizes.push(*size);
+                    info.bytes = size.bytes;
+                }
             }
             MetaRecord::CoalescingSet { behind, coalescing } => self.set_coalescing(*behind, *coalescing),
         }
@@ -145,12 +234,7 @@ impl Catalog {
 
     /// Records that make this catalog from an empty one.
     pub fn records(&self) -> impl Iterator<Item = MetaRecord> + '_ {
-        let volumes = self.volumes.values().map(|info| MetaRecord::VolumeAdded {
-            id: info.id,
-            name: info.name.clone(),
-            bytes: info.bytes,
-            exists_from: info.exists_from,
-        });
+        let volumes = self.volumes.values().flat_map(volume_records);
         let bookmarks = self.bookmarks.values().flat_map(bookmark_records);
         std::iter::once(MetaRecord::VolumeIdsTaken(self.next_volume))
             .chain(volumes)
@@ -162,6 +246,11 @@ impl Catalog {
                 state: *state,
                 map: *map,
             }))
+            .chain(
+                self.stamps
+                    .iter()
+                    .map(|(volume, record)| MetaRecord::SourceStamped { volume: *volume, record: *record }),
+            )
             .chain(
                 self.coalescing()
                     .map(|(behind, coalescing)| MetaRecord::CoalescingSet { behind, coalescing }),
@@ -208,6 +297,11 @@ impl Catalog {
     /// The same, with the map of its differences where there is one.
     pub fn tap_with_map(&self, volume: VolumeId) -> Option<(TapRecord, Option<TapMap>)> {
         self.taps.get(&volume).copied()
+    }
+
+    /// The source of a volume when what is known of its tap was recorded.
+    pub fn source_stamp(&self, volume: VolumeId) -> Option<StampRecord> {
+        self.stamps.get(&volume).copied()
     }
 
     /// The extents of all maps.
@@ -268,6 +362,18 @@ impl Catalog {
     }
 }
 
+fn volume_records(info: &VolumeInfo) -> impl Iterator<Item = MetaRecord> + '_ {
+    let first = info.sizes.first().map_or(info.bytes, |size| size.bytes);
+    let added = MetaRecord::VolumeAdded {
+        id: info.id,
+        name: info.name.clone(),
+        bytes: first,
+        exists_from: info.exists_from,
+    };
+    let resized = info.sizes.iter().skip(1);
+    std::iter::once(added).chain(resized.map(|size| MetaRecord::VolumeResized { id: info.id, size: *size }))
+}
+
 fn bookmark_records(bookmark: &Bookmark) -> impl Iterator<Item = MetaRecord> {
     let name = bookmark.name.clone();
     let across = bookmark.across.clone();
@@ -297,9 +403,13 @@ mod tests {
     fn its_records_make_the_same_catalog() {
         let at = |seq: u64| crate::error::SeqTime { seq: Seq::new(seq), time: TimeNs::new(seq) };
         let volume = VolumeId::new(3);
+        let stamp = SourceStamp { device: 1, inode: 2, bytes: 3, modified_ns: 4, changed_ns: 5 };
+        let stamped = StampRecord { stamp: Some(stamp), unfinished: Some(ComparisonKind::Digests) };
         let mut catalog = Catalog::default();
         for record in [
             MetaRecord::VolumeAdded { id: volume, name: "a".into(), bytes: 512, exists_from: Seq::new(1) },
+            MetaRecord::VolumeResized { id: volume, size: VolumeSize { from: Seq::new(3), bytes: 4096 } },
+            MetaRecord::VolumeResized { id: volume, size: VolumeSize { from: Seq::new(6), bytes: 1024 } },
             MetaRecord::VolumeIdsTaken(VolumeId::new(9)),
             MetaRecord::BookmarkAdded(Bookmark {
                 name: "b".into(),
@@ -339,6 +449,7 @@ mod tests {
                 map: Some(TapMap { extent: ExtentId::new(9), generation: 2, granularity: Granularity::MAX }),
             },
             MetaRecord::TapSet { volume: VolumeId::new(4), state: TapRecord::Equal, map: None },
+            MetaRecord::SourceStamped { volume: VolumeId::new(4), record: stamped },
             MetaRecord::CoalescingSet { behind: Seq::new(2), coalescing: Coalescing::IntervalNs(7) },
             MetaRecord::CoalescingSet { behind: Seq::new(6), coalescing: Coalescing::PerWrite },
             MetaRecord::CoalescingSet { behind: Seq::new(9), coalescing: Coalescing::PerBarrier },
@@ -348,5 +459,25 @@ mod tests {
         let mut again = Catalog::default();
         catalog.records().for_each(|record| again.apply(&record));
         assert_eq!(again, catalog);
+    }
+
+    /// Goal: a volume has at each seq the size that it had there, also when its records are told twice, as recovery does. Method: sizes
+    /// around each change, after the whole row once, twice, and with its beginning alone told again.
+    #[test]
+    fn a_size_belongs_to_its_seqs() {
+        let id = VolumeId::new(1);
+        let size =
+            |from, bytes| MetaRecord::VolumeResized { id, size: VolumeSize { from: Seq::new(from), bytes } };
+        let added = MetaRecord::VolumeAdded { id, name: "a".into(), bytes: 512, exists_from: Seq::new(2) };
+        let row = [added.clone(), size(5, 4096), size(9, 1024)];
+        let mut catalog = Catalog::default();
+        for times in 0..3 {
+            let again = if times < 2 { &row[..] } else { &row[..1] };
+            again.iter().for_each(|record| catalog.apply(record));
+            let info = catalog.volume(id).unwrap();
+            let sizes = [0, 2, 4, 5, 8, 9, 100].map(|seq| info.bytes_at(Seq::new(seq)));
+            assert_eq!(sizes, [512, 512, 512, 4096, 4096, 1024, 1024]);
+            assert_eq!(info.bytes, 1024);
+        }
     }
 }

@@ -12,8 +12,8 @@
 
 use super::shape::{Granularity, Shape};
 use crate::{
-    format::{Malformed, Uuid, all_zero, digest::crc_around, take, take_counter, take_uuid},
-    units::SECTOR_LEN,
+    format::{Malformed, PAGE_BYTES, Uuid, all_zero, digest::crc_around, take, take_counter, take_uuid},
+    units::{SECTOR_LEN, len_u64},
 };
 use bytes::{Buf, BufMut};
 
@@ -128,6 +128,18 @@ impl Header {
             return Err(Malformed("map header: reserved bytes"));
         }
         Ok(header)
+    }
+
+    /// The sectors of both pages that are not intact: offset and length, bytes.
+    pub(super) fn bad_sectors(pages: &[u8]) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let sectors = (0u64..).zip(pages.chunks(SECTOR_LEN));
+        sectors.filter_map(|(number, bytes)| {
+            let in_page = PAGE_BYTES / len_u64(SECTOR_LEN);
+            let (page, sector) =
+                (u16::try_from(number / in_page).ok()?, u16::try_from(number % in_page).ok()?);
+            let length = len_u64(SECTOR_LEN);
+            Self::decode_sector(bytes, page, sector).is_err().then_some((number * length, length))
+        })
     }
 
     /// The header that two pages hold, and whether a newer one may be lost.

@@ -12,6 +12,7 @@ mod activity;
 mod bits;
 mod file;
 mod header;
+mod inspect;
 mod map;
 mod pages;
 mod pin;
@@ -25,6 +26,7 @@ pub mod wire;
 
 pub use file::{MapFile, MapFileOptions, Opened};
 pub use header::Base;
+pub(crate) use inspect::inspect;
 pub use map::{DirtyMap, Extents, InResync, MapOptions};
 pub use pin::Pin;
 pub use shape::{ByteRange, Granularity, Shape};

@@ -129,6 +129,13 @@ impl Ring {
         })
     }
 
+    /// Whether each sector of a page is intact and of this ring at this slot.
+    pub(super) fn is_intact(self, page: &[u8], slot: u64) -> bool {
+        let Ok(slot) = u32::try_from(slot) else { return false };
+        let mut sectors = (0u16..).zip(page.chunks(SECTOR_LEN));
+        sectors.all(|(at, bytes)| self.part(bytes, slot, at).is_some())
+    }
+
     /// Whether `a` was issued after `b`.
     fn after(a: u64, b: u64) -> bool {
         a != b && a.wrapping_sub(b) < 1 << 63

@@ -7,7 +7,7 @@ use super::{Malformed, Uuid, put_text, take, take_counter, take_text, take_uuid}
 use crate::{
     bookmark::{Across, AcrossState, Bookmark, BookmarkKind, is_name},
     capture::Coalescing,
-    catalog::{GapReason, TapMap, TapRecord},
+    catalog::{ComparisonKind, GapReason, SourceStamp, StampRecord, TapMap, TapRecord, VolumeSize},
     dirty_map::Granularity,
     error::SeqTime,
     limits::{
@@ -81,6 +81,20 @@ pub enum MetaRecord {
         /// The map that says which blocks differ; `None`: any may, where the state leaves that open.
         map: Option<TapMap>,
     },
+    /// A volume has another size from a seq on, which the change took.
+    VolumeResized {
+        /// Its id.
+        id: VolumeId,
+        /// The size, and the seq.
+        size: VolumeSize,
+    },
+    /// The source of a volume when what is known of its tap was recorded; behind that record, in one frame with it.
+    SourceStamped {
+        /// The volume.
+        volume: VolumeId,
+        /// The stamp.
+        record: StampRecord,
+    },
     /// Writes are coalesced in another way.
     CoalescingSet {
         /// The last seq before it.
@@ -102,6 +116,8 @@ const TAP_SET: u16 = 9;
 const COALESCING_SET: u16 = 10;
 const TAP_SET_WITH_MAP: u16 = 11;
 const BOOKMARK_ACROSS: u16 = 12;
+const VOLUME_RESIZED: u16 = 13;
+const SOURCE_STAMPED: u16 = 14;
 
 const ACROSS_UNCONFIRMED: u8 = 1;
 const ACROSS_CONFIRMED: u8 = 2;
@@ -169,6 +185,23 @@ impl MetaRecord {
                         TAP_SET_WITH_MAP
                     }
                 }
+            }
+            Self::VolumeResized { id, size } => {
+                body.put_u16_le(id.get());
+                body.put_u64_le(size.bytes);
+                body.put_u64_le(size.from.get());
+                VOLUME_RESIZED
+            }
+            Self::SourceStamped { volume, record } => {
+                body.put_u16_le(volume.get());
+                body.put_u8(record.unfinished.map_or(0, ComparisonKind::code));
+                body.put_u8(u8::from(record.stamp.is_some()));
+                if let Some(stamp) = record.stamp {
+                    let SourceStamp { device, inode, bytes, modified_ns, changed_ns } = stamp;
+                    let words = [device, inode, bytes, modified_ns, changed_ns];
+                    words.iter().for_each(|word| body.put_u64_le(*word));
+                }
+                SOURCE_STAMPED
             }
             Self::CoalescingSet { behind, coalescing } => {
                 body.put_u64_le(behind.get());
@@ -241,6 +274,17 @@ impl MetaRecord {
                     _ => return Err(Malformed("metadata: coalescing")),
                 },
             },
+            VOLUME_RESIZED => Self::VolumeResized {
+                id: take_volume_id(&mut body, VOLUMES_MAX - 1)?,
+                size: VolumeSize {
+                    bytes: take_volume_bytes(&mut body)?,
+                    from: Seq::new(take_counter(&mut body)?),
+                },
+            },
+            SOURCE_STAMPED => Self::SourceStamped {
+                volume: take_volume_id(&mut body, VOLUMES_MAX - 1)?,
+                record: take_stamp(&mut body)?,
+            },
             BOOKMARK_ACROSS => {
                 let across = decode_across(&mut body)?;
                 Self::BookmarkAcross { name: take_name(&mut body)?, across }
@@ -258,6 +302,24 @@ fn put_seq_time(at: SeqTime, out: &mut Vec<u8>) {
 
 fn take_seq_time(input: &mut &[u8]) -> Result<SeqTime, Malformed> {
     Ok(SeqTime { seq: Seq::new(take_counter(input)?), time: TimeNs::new(input.try_get_u64_le()?) })
+}
+
+fn take_stamp(input: &mut &[u8]) -> Result<StampRecord, Malformed> {
+    let unfinished = match input.try_get_u8()? {
+        0 => None,
+        code => Some(ComparisonKind::from_code(code).ok_or(Malformed("metadata: kind of a comparison"))?),
+    };
+    let stamp = match take_bool(input)? {
+        false => None,
+        true => Some(SourceStamp {
+            device: input.try_get_u64_le()?,
+            inode: input.try_get_u64_le()?,
+            bytes: input.try_get_u64_le()?,
+            modified_ns: input.try_get_u64_le()?,
+            changed_ns: input.try_get_u64_le()?,
+        }),
+    };
+    Ok(StampRecord { stamp, unfinished })
 }
 
 fn take_map(input: &mut &[u8]) -> Result<TapMap, Malformed> {

@@ -62,6 +62,17 @@ impl Group {
         self.append_as(&PreparedWrite::stage(volume), stamp, SeqRule::Next)
     }
 
+    /// A seq for staged writes to come: `last`, which was taken before, when nothing was written since; else one that is taken now.
+    pub fn stage_again(&self, volume: VolumeId, last: Option<Seq>, stamp: Stamp) -> Result<Seq> {
+        let turn = self.take_turn();
+        self.drain_captured(&turn)?;
+        self.settle(&turn, true)?;
+        if let Some(last) = last.filter(|last| *last == self.append.lock().last_seq) {
+            return Ok(last);
+        }
+        self.append_in_turn(&turn, &PreparedWrite::stage(volume), stamp, SeqRule::Next)
+    }
+
     fn append_as(&self, write: &PreparedWrite<'_>, stamp: Stamp, rule: SeqRule) -> Result<Seq> {
         let turn = self.take_turn();
         if rule == SeqRule::Next || !self.shared.sabotage.on(Switch::CloseGapUndrained) {
@@ -284,20 +295,33 @@ impl Group {
         time: TimeNs,
         make: impl Fn(SeqTime) -> Vec<MetaRecord>,
     ) -> Result<(SeqTime, FrameNo)> {
+        self.append_with(turn, &PreparedWrite::stage(volume), time, make)
+    }
+
+    /// As [`Group::append_marked`]; the seq is that of `write`, which has no payload.
+    pub(super) fn append_with(
+        &self,
+        turn: &Turn<'_>,
+        write: &PreparedWrite<'_>,
+        time: TimeNs,
+        make: impl Fn(SeqTime) -> Vec<MetaRecord>,
+    ) -> Result<(SeqTime, FrameNo)> {
         self.check_writable()?;
         self.settle(turn, true)?;
-        let stage = PreparedWrite::stage(volume);
         let lens: Vec<usize> =
             make(SeqTime { seq: Seq::ZERO, time }).iter().map(|record| encoded(record).len()).collect();
-        self.reserve_room(Purpose::Metadata, 2, 2 * len_u64(FRAME_BYTES_MAX), 0)?;
-        let part = stage.parts().next().expect("a stage has a part");
-        let mut append =
-            self.open_frame(|open| open.is_empty() || (open.fits(&part) && open.fits_metas(&lens)))?;
+        self.reserve_room(Purpose::Metadata, 2, 2 * len_u64(FRAME_BYTES_MAX), write.entries_max())?;
+        let parts: Vec<Part<'_>> = write.parts().collect();
+        let mut append = self.open_frame(|open| {
+            open.is_empty() || (parts.len() == 1 && open.fits(&parts[0]) && open.fits_metas(&lens))
+        })?;
         let at = SeqTime { seq: append.last_seq.next(), time: append.newest_time.max(time) };
         let records = make(at);
         // The catalog knows before the seq can be seen, so no reader opens it as exact.
         records.iter().for_each(|record| self.catalog.write().apply(record));
-        self.push_part(&mut append, part, at.seq, at.time, SeqRule::Next);
+        for part in parts {
+            self.push_part(&mut append, part, at.seq, at.time, SeqRule::Next);
+        }
         self.publish_seq(&mut append, at.seq, at.time, SeqRule::Next);
         let mut frame = FrameNo::ZERO;
         for record in &records {
@@ -380,7 +404,9 @@ impl Group {
         }
         let fits = {
             let append = self.append.lock();
-            append.current.as_ref().is_some_and(|current| self.has_room(current, frames, bytes, entries))
+            append.current.as_ref().is_some_and(|current| {
+                self.has_room(current, frames, bytes, entries) && !self.is_ripe(current, append.newest_time)
+            })
         };
         if fits { Ok(()) } else { self.roll_segment(purpose, bytes) }
     }
@@ -530,6 +556,9 @@ pub(super) fn note_frame(current: &mut CurrentSegment, entry: &FrameEntry, cover
     current.offset = entry.offset + entry.bytes;
     current.previous_crc = entry.crc;
     current.covered_to = covered_to;
+    if current.first_time == TimeNs::ZERO {
+        current.first_time = entry.first_time;
+    }
     current.frames.push(*entry);
 }
 

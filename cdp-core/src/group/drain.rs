@@ -112,18 +112,10 @@ impl Group {
         Ok(true)
     }
 
-    /// No room can be made for what taps capture: they mark what is written from now on.
-    pub fn degrade_taps(&self) {
-        if let Some(capture) = self.capture() {
-            let time = self.append.lock().newest_time;
-            capture.degrade_all(time, GapReason::StoreFailure);
-        }
-    }
-
     pub(super) fn drain(&self, turn: &Turn<'_>, capture: &Capture, reach: Reach) -> Result<()> {
         let outcome = self.drain_until(turn, capture, reach);
         if let Err(error) = &outcome {
-            if matches!(error, Error::OverBound { .. }) && self.prunes() {
+            if matches!(error, Error::OverBound { .. }) && !self.is_stopped() {
                 // Room can be made; who drains sees to it, and the pool holds what comes meanwhile.
                 return outcome;
             }
@@ -200,7 +192,32 @@ impl Group {
                 &joined
             }
         };
-        self.append_captured(turn, taken.write(), data)
+        self.append_or_mark(turn, capture, order, taken.write(), data)
+    }
+
+    /// Appends a captured write; where the bound by space forbids it, its tap marks it, and the gap opens in its place.
+    fn append_or_mark(
+        &self,
+        turn: &Turn<'_>,
+        capture: &Capture,
+        order: u64,
+        write: Write,
+        data: &[u8],
+    ) -> Result<()> {
+        let outcome = self.append_captured(turn, write, data);
+        let is_forbidden = matches!(outcome, Err(Error::OverBound { .. })) && self.is_stopped();
+        let taps = capture.taps();
+        let tap = taps.iter().find(|tap| u32::from(tap.volume().get()) == write.volume);
+        let (true, Some(tap)) = (is_forbidden, tap) else { return outcome };
+        let (range, reason) = (ByteRange::new(write.offset, write.length), GapReason::Shortage);
+        tap.mark(range, write.time, reason, &capture.wishes, || order.saturating_sub(1));
+        if tap.gap_is_open() {
+            return Ok(());
+        }
+        let time = self.append.lock().newest_time;
+        self.open_gap(turn, tap.volume(), time, reason, &[])?;
+        tap.gap_opened(&capture.wishes);
+        Ok(())
     }
 
     /// Bytes, and time as it was given, of the captured write that could not be appended yet.
@@ -214,7 +231,7 @@ impl Group {
         let Some(held) = self.drain_state.lock().held.take() else { return Ok(()) };
         let outcome = self
             .open_gaps(turn, capture, |wish| wish.behind < held.order)
-            .and_then(|()| self.append_captured(turn, held.write, &held.data));
+            .and_then(|()| self.append_or_mark(turn, capture, held.order, held.write, &held.data));
         if outcome.is_err() {
             self.drain_state.lock().held = Some(held);
         }

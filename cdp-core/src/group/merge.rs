@@ -23,10 +23,15 @@ use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Sealed segments that are cut to their length at an open.
 const TRIMMED_MAX: usize = 16;
+
+/// Longest time for which a run gives way at once.
+const GIVE_WAY_MAX: Duration = Duration::from_millis(100);
 
 /// Maintenance under way.
 #[derive(Default)]
@@ -107,11 +112,11 @@ impl Group {
     }
 
     /// Thins until there is nothing left to do for a goal, in steps of up to `entries` entries. Meanwhile nobody else does, and so nobody
-    /// else meets what goes wrong.
+    /// else meets what goes wrong. `gives_way`: while others write it takes a quarter of the time, unless room is short.
     ///
     /// # Errors
     /// Those of thinning; rounds that were carried out stay so.
-    pub fn thin_now(&self, goal: ThinGoal, entries: u64) -> Result<()> {
+    pub fn thin_now(&self, goal: ThinGoal, entries: u64, gives_way: bool) -> Result<()> {
         let _one = self.thinning_now.lock();
         {
             let mut maintenance = self.maintenance.lock();
@@ -119,12 +124,16 @@ impl Group {
             self.change_goal(&mut maintenance, Some(goal));
         }
         let outcome = loop {
+            let (began, newest) = (Instant::now(), self.visible_seq.load(Ordering::Acquire));
             let mut maintenance = self.maintenance.lock();
-            if maintenance.goal.is_none() {
-                break Ok(());
-            }
+            let Some(goal) = &maintenance.goal else { break Ok(()) };
+            let may_wait = gives_way && goal.tight.is_none();
             if let Err(error) = self.step_work(entries, &mut maintenance) {
                 break Err(error);
+            }
+            drop(maintenance);
+            if may_wait && self.visible_seq.load(Ordering::Acquire) != newest {
+                thread::sleep((began.elapsed() * 3).min(GIVE_WAY_MAX));
             }
         };
         self.maintenance.lock().driven = false;
@@ -204,8 +213,9 @@ impl Group {
             Thinned::More => {}
             Thinned::Replaced { replaced, written } => {
                 let doomed = self.doom(maintenance, replaced);
+                self.totals.freed_bytes.fetch_add(doomed, Ordering::Relaxed);
+                self.totals.taken_bytes.fetch_add(written, Ordering::Relaxed);
                 let freed = doomed.saturating_sub(written);
-                self.totals.freed_bytes.fetch_add(freed, Ordering::Relaxed);
                 if let Some(ThinGoal { tight: Some(room), .. }) = &mut maintenance.goal {
                     *room = room.saturating_add(freed);
                 }
@@ -224,8 +234,10 @@ impl Group {
             let size =
                 self.shared.handle(*extent).and_then(|handle| handle.size().map_err(|_| Error::NoSpace));
             let size = size.unwrap_or(0);
-            bytes += size;
-            maintenance.doomed.insert(*extent, size);
+            // A segment that goes may be named by itself and by the run in its footer.
+            if maintenance.doomed.insert(*extent, size).is_none() {
+                bytes += size;
+            }
         }
         self.space.doomed.store(maintenance.doomed.values().sum(), Ordering::Release);
         maintenance.replaced.extend(replaced);
@@ -268,7 +280,7 @@ impl Group {
         let Some(mut tally) = Tally::new(self, goal.classes.clone(), &damaged)? else { return Ok(0) };
         while !tally.step(u64::MAX)? {}
         let segments = Segments::of(self, &damaged);
-        let choice = tally.choose(&segments, goal.dead_percent_max, RoundLimits::NONE, Sabotage::default());
+        let choice = tally.choose(&segments, goal.dead, RoundLimits::NONE, Sabotage::default());
         Ok(choice.map_or(0, |choice| choice.freed_bytes))
     }
 

@@ -22,6 +22,7 @@ mod merge;
 mod outline;
 mod read;
 mod relocate;
+mod resize;
 mod segments;
 mod space;
 mod standing;
@@ -29,12 +30,13 @@ mod tapping;
 mod thin;
 
 pub(crate) use append::{Stamp, entries_of};
+pub(crate) use compare::{Content, How, push_merged};
 pub(crate) use cut::Cut;
 pub use lag::Lag;
 pub(crate) use lines::SegmentLine;
 pub(crate) use segments::{Frozen, random_uuid};
-pub(crate) use tapping::Known;
-pub(crate) use thin::ThinGoal;
+pub(crate) use tapping::{AttachRecord, Known};
+pub(crate) use thin::{DeadLimits, ThinGoal};
 
 use crate::{
     capture::{Capture, Coalescing, WriteFigures},
@@ -136,6 +138,10 @@ pub(crate) struct CurrentSegment {
     pub extent: ExtentId,
     /// Space that it was made with, bytes.
     pub bytes: u64,
+    /// Bytes from which on it may end before there is no room.
+    pub cut_bytes: u64,
+    /// Time of its first write; 0 without one.
+    pub first_time: TimeNs,
     pub uuid: Uuid,
     pub base_seq: Seq,
     pub first_frame: FrameNo,
@@ -169,12 +175,21 @@ pub(crate) struct Append {
 pub(crate) struct Totals {
     pub source_bytes: AtomicU64,
     pub written_bytes: AtomicU64,
-    /// Bytes that thinning has freed, beyond what it wrote for it.
+    /// Bytes of extents that thinning, and a smaller reserve, have let go.
     pub freed_bytes: AtomicU64,
+    /// Bytes of extents that thinning, and a larger reserve, have made.
+    pub taken_bytes: AtomicU64,
     /// Bytes of data that waited for the end of an interval.
     pub coalesced_bytes: AtomicU64,
     /// Bytes of data that were left of them.
     pub coalesced_stored_bytes: AtomicU64,
+}
+
+impl Totals {
+    /// Bytes that were let go and made since the store was opened.
+    pub fn freed_and_taken(&self) -> (u64, u64) {
+        (self.freed_bytes.load(Ordering::Relaxed), self.taken_bytes.load(Ordering::Relaxed))
+    }
 }
 
 /// The group.

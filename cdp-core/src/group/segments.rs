@@ -30,6 +30,7 @@ const FROZEN_MAX: usize = 2;
 pub(crate) struct PreparedSegment {
     extent: ExtentId,
     bytes: u64,
+    cut_bytes: u64,
     uuid: Uuid,
     header_crc: u32,
     unnamed: Option<Edit>,
@@ -83,6 +84,8 @@ impl CurrentSegment {
         Self {
             extent: prepared.extent,
             bytes: prepared.bytes,
+            cut_bytes: prepared.cut_bytes,
+            first_time: TimeNs::ZERO,
             uuid: prepared.uuid,
             base_seq,
             first_frame,
@@ -143,7 +146,7 @@ impl Group {
     fn prepare_segment(&self, purpose: Purpose, needed: u64) -> Result<PreparedSegment> {
         let mut manifest = self.manifest.lock();
         let manifest = manifest.log()?;
-        let mut bytes = self.next_segment_bytes(manifest);
+        let (mut bytes, cut_bytes) = (self.next_segment_bytes(manifest), self.cut_bytes(manifest));
         self.check_bound(manifest, bytes.max(needed), purpose)?;
         let extent = manifest.allocate_extent();
         let storage = &self.shared.storage;
@@ -179,7 +182,7 @@ impl Group {
             // Not named, so nobody looks for it; an open removes it if this fails.
             let _ = storage.remove(extent);
         })?;
-        let mut prepared = PreparedSegment { extent, bytes, uuid, header_crc, unnamed: None };
+        let mut prepared = PreparedSegment { extent, bytes, cut_bytes, uuid, header_crc, unnamed: None };
         let edit = Edit::SegmentNamed(NamedSegment { extent, uuid, group: 0, lineage: self.lineage, bytes });
         if self.shared.sabotage.on(Switch::UseUnnamedSegment) {
             prepared.unnamed = Some(edit);

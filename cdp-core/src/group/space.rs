@@ -7,19 +7,22 @@
 //! Apart from the bound, a store whose policy can drop anything keeps a *reserve*: an extent without content, which is given up when the
 //! storage itself is full.
 
-use super::Group;
+use super::{CurrentSegment, Group};
 use crate::{
     error::{Error, Result},
     format::{PAGE_BYTES, manifest::Edit},
-    limits::{RESERVE_BYTES_MIN, SEGMENT_BYTES_MIN},
+    limits::{RESERVE_BYTES_MIN, SEGMENT_BYTES_MIN, SEGMENT_BYTES_USUAL_MIN, SEGMENT_CUT_BYTES_MIN},
     manifest::{ManifestLog, ManifestState},
     retention::{OnShortage, Policy},
-    units::ExtentId,
+    units::{ExtentId, TimeNs},
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The reserve takes up at most one part in so many of the store.
 const RESERVE_SHARE: u64 = 16;
+
+/// A segment that spans much time ends when it is one part in so many of the store.
+const CUT_SHARE: u64 = 64;
 
 /// What room is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +41,12 @@ pub(crate) struct Space {
     bound: AtomicU64,
     /// Whether history may be dropped to keep to it.
     prunes: AtomicBool,
+    /// Whether no room could be made although history may be dropped.
+    stopped: AtomicBool,
     /// Whether there should be a reserve: a policy that drops nothing has no use for one.
     reserves: AtomicBool,
+    /// Time that a segment may span once it is large enough, nanoseconds.
+    slice: AtomicU64,
     /// Bytes of extents that wait for their readers before they go.
     pub(super) doomed: AtomicU64,
 }
@@ -49,7 +56,9 @@ impl Default for Space {
         Self {
             bound: AtomicU64::new(u64::MAX),
             prunes: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             reserves: AtomicBool::new(false),
+            slice: AtomicU64::new(u64::MAX),
             doomed: AtomicU64::new(0),
         }
     }
@@ -60,7 +69,9 @@ impl Group {
     pub fn set_bound(&self, policy: &Policy) {
         self.space.bound.store(policy.max_bytes.unwrap_or(u64::MAX), Ordering::Release);
         self.space.prunes.store(policy.on_shortage == OnShortage::Prune, Ordering::Release);
+        self.space.stopped.store(false, Ordering::Release);
         self.space.reserves.store(!policy.keeps_everything(), Ordering::Release);
+        self.space.slice.store(policy.slice_ns().unwrap_or(u64::MAX), Ordering::Release);
     }
 
     /// The bound by space.
@@ -73,19 +84,45 @@ impl Group {
         self.space.prunes.load(Ordering::Acquire)
     }
 
+    /// Notes whether making room had any success.
+    pub fn note_room(&self, made: bool) {
+        self.space.stopped.store(!made, Ordering::Release);
+    }
+
+    /// Whether the bound stands, and what would exceed it has to be refused.
+    pub(super) fn is_stopped(&self) -> bool {
+        !self.prunes() || self.space.stopped.load(Ordering::Acquire)
+    }
+
     /// Space of the largest segment, bytes.
     pub(super) fn segment_bytes_max(&self) -> u64 {
         let whole = self.shared.tuning.segment_bytes;
         self.bound().map_or(whole, |bound| whole.min(share_of(bound, 32)))
     }
 
-    /// Space of the next segment, bytes. Segments grow with the store, so that its reserve has room for what is alive in one. Where the
-    /// reserve had to be given up, a small one leaves the rest of it to thinning.
+    /// Space of the next segment, bytes. Where history is dropped, segments grow with the store, so that its reserve has room for what is
+    /// alive in one; where the reserve had to be given up, a small one leaves the rest of it to thinning.
     pub(super) fn next_segment_bytes(&self, log: &ManifestLog) -> u64 {
-        if self.space.reserves.load(Ordering::Acquire) && log.state().reserve.is_none() {
-            return self.segment_bytes_max().min(SEGMENT_BYTES_MIN);
+        let most = self.segment_bytes_max();
+        if !self.space.reserves.load(Ordering::Acquire) {
+            return most;
         }
-        self.segment_bytes_max().min(share_of(self.used(log), RESERVE_SHARE))
+        match log.state().reserve {
+            None => most.min(SEGMENT_BYTES_MIN),
+            Some(_) => most.min(share_of(self.used(log), RESERVE_SHARE).max(SEGMENT_BYTES_USUAL_MIN)),
+        }
+    }
+
+    /// Bytes from which on a segment that spans too much time is at its end. What keeps all of a segment is its youngest write, so one that
+    /// holds days would keep them for days too long; and a store that takes up little has few of them to lose in.
+    pub(super) fn cut_bytes(&self, log: &ManifestLog) -> u64 {
+        (self.used(log) / CUT_SHARE).max(SEGMENT_CUT_BYTES_MIN.min(self.segment_bytes_max() / 4))
+    }
+
+    /// Whether a segment is at its end, though there is room in it.
+    pub(super) fn is_ripe(&self, current: &CurrentSegment, newest: TimeNs) -> bool {
+        let span = newest.get().saturating_sub(current.first_time.get());
+        current.offset >= current.cut_bytes && span >= self.space.slice.load(Ordering::Acquire)
     }
 
     /// The part of the bound that writes leave alone.
@@ -184,17 +221,23 @@ impl Group {
         }
         edits.push(Edit::Reserve(made.map(|extent| (extent, size))));
         self.append_edits(manifest, &edits)?;
-        if let Some((old, _)) = now {
+        self.totals.taken_bytes.fetch_add(size, Ordering::Relaxed);
+        if let Some((old, bytes)) = now {
             self.remove_extents(&[old]);
+            self.totals.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         Ok(())
     }
 
     /// What a round of thinning needs to free anything: room for the survivors of a segment, for the index, and for the manifest.
     fn reserve_bytes(&self, log: &ManifestLog) -> u64 {
-        let used = self.used(log);
-        let index: u64 = log.state().runs.values().map(crate::index::RunMeta::bytes).sum();
-        let needed = self.shared.tuning.segment_bytes + index + RESERVE_BYTES_MIN;
+        let (used, state) = (self.used(log), log.state());
+        let index: u64 = state.runs.values().map(crate::index::RunMeta::bytes).sum();
+        let sealed = state.segments.values().filter_map(|segment| segment.sealed.as_ref());
+        let sizes = sealed.map(|sealed| sealed.extent_bytes.max(sealed.frames_end));
+        let largest = sizes.chain(state.compacted.values().map(|segment| segment.bytes)).max().unwrap_or(0);
+        let manifest = 2 * self.size_of(log.extent(), 0);
+        let needed = largest + index + manifest.max(RESERVE_BYTES_MIN);
         // A small store would be half reserve.
         let most = (used / RESERVE_SHARE).max(RESERVE_BYTES_MIN.min(2 * self.shared.tuning.segment_bytes));
         needed.min(most) / PAGE_BYTES * PAGE_BYTES
@@ -204,11 +247,12 @@ impl Group {
     pub fn give_up_reserve(&self) -> Result<bool> {
         let mut manifest = self.manifest.lock();
         let manifest = manifest.log()?;
-        let Some((extent, _)) = manifest.state().reserve else { return Ok(false) };
+        let Some((extent, bytes)) = manifest.state().reserve else { return Ok(false) };
         let storage = &self.shared.storage;
         let _ = storage.remove(extent);
         storage.sync_names().map_err(|error| Error::io("sync names of", "the store", error))?;
         self.append_edits(manifest, &[Edit::Reserve(None)])?;
+        self.totals.freed_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(true)
     }
 }

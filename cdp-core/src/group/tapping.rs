@@ -13,19 +13,45 @@ use super::{
 };
 use crate::{
     capture::{Capture, Mode, tap::TapState},
-    catalog::{GapReason, TapMap, TapRecord, VolumeInfo},
+    catalog::{GapReason, StampRecord, TapMap, TapRecord, VolumeInfo},
     dirty_map::{Base, DirtyMap, MapFile, MapFileOptions, MapOptions, Opened, Shape},
     error::{Error, Result},
     event::EventKind,
     format::{Uuid, meta::MetaRecord},
     journal::PreparedWrite,
     sabotage::Switch,
-    units::{Seq, VolumeId},
+    units::{SECTOR_BYTES, Seq, VolumeId},
 };
 use std::sync::Arc;
 
 /// What was known of a tap: its record and its map.
 pub(crate) type Known = Option<(TapRecord, Option<TapMap>)>;
+
+/// What is recorded of a tap that is put to work.
+pub(crate) struct AttachRecord {
+    /// What was known of the volume when it was decided what may differ.
+    pub known: Known,
+    /// The newest seq then, where that matters.
+    pub newest: Option<Seq>,
+    /// Why a gap opens; `None`: one is open, or none is needed yet.
+    pub gap: Option<GapReason>,
+    /// The map file that keeps its claim across a crash.
+    pub map: Option<TapMap>,
+    /// Nobody captures from the source: after an unclean end the map is what may differ, and the source is as the stamp says.
+    pub alone: Option<Option<StampRecord>>,
+}
+
+/// The records that say what is known of a tap, to be appended together.
+fn tap_records(
+    volume: VolumeId,
+    state: TapRecord,
+    map: Option<TapMap>,
+    stamp: Option<StampRecord>,
+) -> Vec<MetaRecord> {
+    let set = MetaRecord::TapSet { volume, state, map };
+    let stamped = stamp.map(|record| MetaRecord::SourceStamped { volume, record });
+    std::iter::once(set).chain(stamped).collect()
+}
 
 impl Group {
     /// What is known of the tap of a volume.
@@ -33,35 +59,32 @@ impl Group {
         self.catalog.read().tap_with_map(volume)
     }
 
-    /// Puts a tap to work. `differs`: why the volume may differ from its source; `map`: the map file that keeps its claim across a crash.
-    /// Returns false, and has done nothing, when what is known of the volume is no longer `known`. Called with `tapping` held.
+    /// Puts a tap to work. Returns false, and has done nothing, when what is known of the volume has changed. Called with `tapping` held.
     ///
     /// # Errors
     /// Those of appending.
-    pub fn attach_tap(
-        &self,
-        capture: &Capture,
-        tap: &Arc<TapState>,
-        differs: Option<GapReason>,
-        known: Known,
-        map: Option<TapMap>,
-    ) -> Result<bool> {
+    pub fn attach_tap(&self, capture: &Capture, tap: &Arc<TapState>, record: &AttachRecord) -> Result<bool> {
         let volume = tap.volume();
-        let attached = MetaRecord::TapSet { volume, state: TapRecord::Attached, map };
+        let records = match record.alone {
+            Some(stamp) => tap_records(volume, TapRecord::Differs, record.map, stamp),
+            None => tap_records(volume, TapRecord::Attached, record.map, None),
+        };
         let frame = {
             let turn = self.take_turn();
             self.drain_captured(&turn)?;
-            if self.known_of_tap(volume) != known {
+            self.settle(&turn, true)?;
+            let newest = self.append.lock().last_seq;
+            if self.known_of_tap(volume) != record.known || record.newest.is_some_and(|seq| seq != newest) {
                 return Ok(false);
             }
             let open = self.catalog.read().gaps(volume).is_some_and(|gaps| gaps.open().is_some());
-            let frame = match differs.filter(|_| !open) {
+            let frame = match record.gap.filter(|_| !open) {
                 Some(reason) => {
                     let time = self.append.lock().newest_time;
-                    self.open_gap(&turn, volume, time, reason, &[attached])?;
+                    self.open_gap(&turn, volume, time, reason, &records)?;
                     self.appended_below()
                 }
-                None => self.append_records(&turn, vec![attached], None)?.next(),
+                None => self.append_records(&turn, records, None)?.next(),
             };
             capture.add(tap.clone());
             frame
@@ -70,16 +93,18 @@ impl Group {
             let _turn = self.take_turn();
             capture.remove(volume);
             // It is recorded as attached, and nobody watches its source.
-            if self.catalog.read().gaps(volume).is_none_or(|gaps| gaps.open().is_none()) {
+            let open = self.catalog.read().gaps(volume).is_some_and(|gaps| gaps.open().is_some());
+            if record.alone.is_none() && !open {
                 self.left_behind.lock().push(volume);
             }
         })?;
-        self.remove_map(volume, known.and_then(|(_, map)| map));
+        self.remove_map(volume, record.known.and_then(|(_, map)| map));
         Ok(true)
     }
 
     /// Takes a tap off: what it captured is durable then, and whether the volume equals its source is recorded, with a map of what differs.
-    /// `settle` turns clean what resync has copied and is durable, and lets go of all that an activity log keeps; `own` is the map file of that.
+    /// `settle` turns clean what resync has copied and is durable, and lets go of all that an activity log keeps; it gives the map file of that.
+    /// `stamp` is the source as it is now.
     ///
     /// # Errors
     /// Those of appending. Once the record is in the journal the tap is off, even if that could not be made durable yet: a tap that went on
@@ -89,6 +114,7 @@ impl Group {
         capture: &Capture,
         tap: &Arc<TapState>,
         settle: impl FnOnce() -> Result<Option<TapMap>>,
+        stamp: Option<StampRecord>,
     ) -> Result<()> {
         let _one = self.tapping.lock();
         let volume = tap.volume();
@@ -118,13 +144,25 @@ impl Group {
                     early.unwrap_or_else(|| own.or_else(|| self.keep_map(&info, tap.map()))),
                 ),
             };
-            let frame = self.append_records(&turn, vec![MetaRecord::TapSet { volume, state, map }], None)?;
+            let stamp = stamp.map(|record| match equal {
+                true => StampRecord { unfinished: None, ..record },
+                false => record,
+            });
+            let frame = self.append_records(&turn, tap_records(volume, state, map, stamp), None)?;
             capture.remove(volume);
             frame.next()
         };
         self.make_durable_below(frame)?;
         self.remove_map(volume, known.and_then(|(_, map)| map));
         Ok(())
+    }
+
+    /// Takes a tap off without a record: what was recorded when it was put to work must hold whatever becomes of its source.
+    pub fn abandon_tap(&self, capture: &Capture, tap: &Arc<TapState>) {
+        let _turn = self.take_turn();
+        if capture.tap(tap.volume()).is_some_and(|other| Arc::ptr_eq(&other, tap)) {
+            capture.remove(tap.volume());
+        }
     }
 
     /// Appends one write to a volume that is its own disk.
@@ -136,6 +174,13 @@ impl Group {
         let turn = self.take_turn();
         self.drain_captured(&turn)?;
         self.leave_source(&turn, write.volume())?;
+        let (volume, range, ..) = write.content();
+        let volume_bytes = self.catalog.read().volume(volume).map_or(u64::MAX, |info| info.bytes);
+        if range.end().get() > volume_bytes / SECTOR_BYTES {
+            // It was cut since the range was checked.
+            let offset = range.start.get() * SECTOR_BYTES;
+            return Err(Error::OutOfRange { offset, length: range.bytes(), volume_bytes });
+        }
         self.append_in_turn(&turn, write, stamp, SeqRule::Next)
     }
 
@@ -163,7 +208,11 @@ impl Group {
     /// Writes a map to an extent of its own, durably, and says how a record names it. Without one everything is compared.
     fn keep_map(&self, info: &VolumeInfo, map: &DirtyMap) -> Option<TapMap> {
         match self.create_map(info, map, MapFileOptions::default()) {
-            Ok((named, _)) => Some(named),
+            Ok((named, file)) => {
+                // It is durable as it is; this says that nothing is under way, so that a check may judge all of it.
+                let _ = file.save_clean();
+                Some(named)
+            }
             Err(error) => {
                 self.map_not_used(info, &error);
                 None
@@ -255,7 +304,7 @@ impl Group {
     }
 
     /// What a stored map must say that it is a map of.
-    fn base_of(&self, info: &VolumeInfo, named: TapMap) -> Result<Base> {
+    pub(super) fn base_of(&self, info: &VolumeInfo, named: TapMap) -> Result<Base> {
         let mut device = self.shared.store.0;
         let own = named.extent.get().to_le_bytes().into_iter().chain(info.id.get().to_le_bytes());
         device.iter_mut().zip(own).for_each(|(byte, own)| *byte ^= own);

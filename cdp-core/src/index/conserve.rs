@@ -36,6 +36,18 @@ pub struct VisibleSums {
     shown: u8,
 }
 
+/// For each mask, the sum of the positions of its bits.
+const POSITIONS: [u8; 256] = {
+    let mut sums = [0; 256];
+    let mut mask = 1;
+    while mask < 256 {
+        let lowest = mask & (mask ^ (mask - 1));
+        sums[mask] = sums[mask ^ lowest] + lowest.trailing_zeros().to_le_bytes()[0];
+        mask += 1;
+    }
+    sums
+};
+
 /// Sectors, as the hash sees them: how many, and the sum of their numbers.
 #[derive(Clone, Copy)]
 struct Sectors {
@@ -55,7 +67,7 @@ impl Sectors {
     /// Some sectors of a block.
     fn of_mask(block: u64, mask: u8) -> Self {
         let count = u64::from(mask.count_ones());
-        let positions = (0..SECTORS_PER_BLOCK).map(|bit| u64::from(mask >> bit & 1) * bit).sum::<u64>();
+        let positions = u64::from(POSITIONS[usize::from(mask)]);
         Self { count, numbers: (block * SECTORS_PER_BLOCK).wrapping_mul(count).wrapping_add(positions) }
     }
 

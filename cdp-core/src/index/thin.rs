@@ -31,7 +31,13 @@ impl Class {
 pub struct Classes {
     /// Seqs that stay, ascending, each once. Behind the last one all stay.
     kept: Vec<u64>,
+    /// For each stretch of `1 << shift` seqs, how many of `kept` lie before it: where a search begins.
+    before: Vec<u32>,
+    shift: u32,
 }
+
+/// Stretches in which searches for a class begin, for each point that stays, at least; and at most in all.
+const STRETCHES: (usize, usize) = (8, 1 << 16);
 
 impl Classes {
     /// `singles` stay, and `full_from` and everything behind it.
@@ -40,7 +46,12 @@ impl Classes {
             singles.into_iter().filter(|seq| *seq < full_from).chain([full_from]).collect();
         kept.sort_unstable();
         kept.dedup();
-        Self { kept }
+        let wanted = (kept.len() * STRETCHES.0).next_power_of_two().min(STRETCHES.1);
+        let shift = (u64::BITS - full_from.leading_zeros()).saturating_sub(wanted.trailing_zeros());
+        let stretches = 0..=full_from >> shift;
+        let before = stretches.map(|stretch| kept.partition_point(|kept| *kept < stretch << shift));
+        let before = before.map(|count| u32::try_from(count).unwrap_or(u32::MAX)).collect();
+        Self { kept, before, shift }
     }
 
     /// Number of kept points that end a class.
@@ -50,8 +61,20 @@ impl Classes {
 
     /// The class of a seq.
     pub fn class_of(&self, seq: u64) -> Class {
-        let at = self.kept.partition_point(|kept| *kept < seq);
-        if at == self.kept.len() { Class::BEYOND } else { Class(u32::try_from(at).unwrap_or(u32::MAX - 2)) }
+        if seq > self.full_from() {
+            return Class::BEYOND;
+        }
+        let mut at = self.before[crate::units::to_len(seq >> self.shift)] as usize;
+        let mut tries = 0;
+        while self.kept[at] < seq {
+            at += 1;
+            tries += 1;
+            if tries == 8 {
+                // Points that lie close together.
+                at += self.kept[at..].partition_point(|kept| *kept < seq);
+            }
+        }
+        Class(u32::try_from(at).unwrap_or(u32::MAX - 2))
     }
 
     /// The first and the last seq of a class.

@@ -76,6 +76,7 @@ pub fn scan_manifest(
     let mut torn = false;
     while place.offset < bytes.size {
         let rest = bytes.at(place.offset, MANIFEST_RECORD_BYTES_MAX).map_err(failed)?;
+        let bytes_left = len_u64(rest.len());
         let decoded = record_len(rest)
             .and_then(|len| rest.get(..len).ok_or(Malformed("manifest record: cut off")))
             .and_then(|record| record_body(record, place).map(|body| (len_u64(record.len()), body)));
@@ -90,13 +91,15 @@ pub fn scan_manifest(
                 place.number += 1;
             }
             Err(error) => {
+                // As far as it says that it reaches.
+                let claimed = record_len(rest).map_or(PAGE_BYTES, len_u64).min(bytes_left);
                 let tail = if place.offset < known_bytes {
                     Tail::Damaged
                 } else {
                     tail_behind(&mut bytes, place).map_err(failed)?
                 };
                 if tail == Tail::Damaged {
-                    return Err(damaged(place.offset, PAGE_BYTES, error.to_string()));
+                    return Err(damaged(place.offset, claimed, error.to_string()));
                 }
                 torn = tail == Tail::Torn;
                 break;

@@ -206,7 +206,7 @@ impl TapLog {
     }
 
     fn sync_source(&self) -> Result<()> {
-        self.source.sync().map_err(|error| Error::io("sync", "the source of the resync", error))
+        self.source.sync().map_err(|error| Error::io("sync", super::SOURCE, error))
     }
 
     /// Makes durable what was set in the map directly.

@@ -54,6 +54,9 @@ pub struct Window {
     pub bookmarks: BookmarkFilter,
 }
 
+/// Shortest slice, nanoseconds.
+const SLICE_NS_MIN: u64 = 1_000_000_000;
+
 /// Which states stay within a window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keep {
@@ -120,6 +123,17 @@ impl Policy {
     /// Whether nothing ever goes.
     pub fn keeps_everything(&self) -> bool {
         self.windows.is_empty() && self.max_age.is_none() && self.max_bytes.is_none()
+    }
+
+    /// By how much time history loses fidelity at once, about, nanoseconds: what is written within so much of it may as well be kept
+    /// together. At least a second: to begin a segment takes several syncs. `None` when age takes nothing.
+    pub(crate) fn slice_ns(&self) -> Option<u64> {
+        let sparse = self.windows.first().and_then(|window| match &window.keep {
+            Keep::Every(slots) => Some(slots.interval),
+            Keep::All | Keep::None => None,
+        });
+        let reach = self.windows.first().map(|window| window.to).or(self.max_age);
+        sparse.or_else(|| reach.map(|reach| reach / 24)).map(|slice| slice.max(SLICE_NS_MIN))
     }
 
     /// Holds the policy against the invariants of this module.

@@ -36,7 +36,9 @@ impl Drop for Pinned {
 
 impl Snapshot {
     /// `None` when the point is not there any more.
-    pub(crate) fn new(store: Store, info: VolumeInfo, seq: Seq) -> Option<Self> {
+    pub(crate) fn new(store: Store, mut info: VolumeInfo, seq: Seq) -> Option<Self> {
+        // The size of a volume belongs to the point.
+        info.bytes = info.bytes_at(seq);
         let pinned = store.inner.group.pin(seq).then(|| Arc::new(Pinned { store: store.clone(), seq }))?;
         Some(Self { store, info, seq, _pin: pinned })
     }
@@ -56,7 +58,7 @@ impl Snapshot {
     /// # Errors
     /// `Unaligned`, `OutOfRange`; `Damaged` when the bytes on the storage are not what was written; `Io`.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let range = check_range(&self.info, offset, len_u64(buf.len()), READ_BYTES_MAX)?;
+        let range = check_range(self.info.bytes, offset, len_u64(buf.len()), READ_BYTES_MAX)?;
         self.store.inner.group.read_range(self.info.id, range, self.seq, buf)
     }
 

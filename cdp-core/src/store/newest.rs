@@ -31,10 +31,9 @@ impl Store {
         self.inner.group.settle_for_reading()?;
         let infos = match volumes {
             [] => self.volumes(),
-            named => named
-                .iter()
-                .map(|name| Ok(self.volume(Some(name))?.info().clone()))
-                .collect::<Result<Vec<_>>>()?,
+            named => {
+                named.iter().map(|name| Ok(self.volume(Some(name))?.info())).collect::<Result<Vec<_>>>()?
+            }
         };
         let mut common = vec![(Seq::ZERO, self.newest().seq)];
         for info in &infos {

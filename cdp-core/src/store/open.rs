@@ -24,8 +24,8 @@ use crate::{
 use parking_lot::Mutex;
 use std::{collections::BTreeSet, io, sync::Arc};
 
-/// Times that a reader starts over when the owner changes the store under it.
-const READ_ATTEMPTS: usize = 8;
+/// Times that a reader starts over when the owner changes the store under it: each time it may have sealed a segment that was looked at.
+const READ_ATTEMPTS: usize = 64;
 
 impl Store {
     /// Makes a new store with one empty volume on a storage that holds none.

@@ -11,21 +11,21 @@ use crate::{
     bookmark::Bookmark,
     error::{Error, Result, SeqTime},
     format::meta::MetaRecord,
-    group::ThinGoal,
+    group::{DeadLimits, ThinGoal},
     index::Classes,
     limits::RETENTION_REPLANS_MAX,
     retention::{OnShortage, Outline, Pin, Plan, Policy, plan},
     sabotage::Switch,
     units::{Seq, TimeNs},
 };
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
-/// Dead bytes for each hundred that are alive, up to which an explicit run leaves a store as it is.
-const DEAD_PERCENT_RUN: u64 = 17;
-/// The same for background work while there is plenty of space.
-const DEAD_PERCENT_IDLE: u64 = 25;
-/// The same when space is short: what is copied to free the rest would cost more writes than it gives room.
-const DEAD_PERCENT_SHORT: u64 = 15;
+/// What an explicit run leaves dead.
+const DEAD_AFTER_RUN: DeadLimits = DeadLimits { begin_percent: 18, end_percent: 12 };
+/// What background work leaves dead while there is plenty of space.
+const DEAD_WHEN_IDLE: DeadLimits = DeadLimits { begin_percent: 25, end_percent: 16 };
+/// What stays dead when space is short: what is copied to free the rest would cost more writes than it gives room.
+const DEAD_WHEN_SHORT: DeadLimits = DeadLimits { begin_percent: 15, end_percent: 15 };
 /// Bookmarks that are removed in one go.
 const RECORDS_AT_ONCE: usize = 128;
 /// How far a change of the outline is followed by thinning.
@@ -40,7 +40,7 @@ pub(super) enum Thoroughness {
 }
 
 /// Entries of one step of a run.
-const RUN_ENTRIES: u64 = 1 << 20;
+const RUN_ENTRIES: u64 = 1 << 16;
 /// Groups of survivors by the time that they have left, each four times as long as the one before; the first is an hour.
 const GROUPS: u8 = 7;
 const FIRST_GROUP_NS: u64 = 3_600_000_000_000;
@@ -54,7 +54,8 @@ pub struct RetentionReport {
     pub keep_points: u64,
     /// Bookmarks that go, ascending by name.
     pub expiring_bookmarks: Vec<String>,
-    /// Bytes that are freed: by a preview as far as the index tells, by a run as the storage says.
+    /// Bytes that are freed, beyond what is written for it: by a preview as far as the index tells, by a run as the storage says, the reserve
+    /// included.
     pub bytes_freed: u64,
     /// From here on every state stays.
     pub horizon: SeqTime,
@@ -70,6 +71,12 @@ impl Store {
     }
 
     fn plan_with(&self, policy: &Policy, now: TimeNs, horizon: TimeNs) -> Result<Plan> {
+        let _one = self.inner.background.planning.lock();
+        self.plan_alone(policy, now, horizon)
+    }
+
+    /// Plans while nobody else changes the outline.
+    fn plan_alone(&self, policy: &Policy, now: TimeNs, horizon: TimeNs) -> Result<Plan> {
         self.inner.group.settle_for_reading()?;
         let outline = self.inner.group.outline();
         let history = StoreHistory::new(self, policy, &outline)?;
@@ -95,7 +102,7 @@ impl Store {
         let outline = self.outline_after(&plan, &policy);
         let mut report = self.report(&plan, &outline);
         report.bytes_freed =
-            self.inner.group.reclaimable(&self.thin_goal(&outline, &policy, now, DEAD_PERCENT_RUN))?;
+            self.inner.group.reclaimable(&self.thin_goal(&outline, &policy, now, DEAD_AFTER_RUN))?;
         Ok(report)
     }
 
@@ -109,13 +116,13 @@ impl Store {
         let group = self.owner()?;
         let policy = self.policy()?;
         self.confirm_clock();
-        let freed_before = group.totals.freed_bytes.load(Ordering::Relaxed);
+        let before = group.totals.freed_and_taken();
         let mut report = self.retain(&policy, now, TimeNs::ZERO, Thoroughness::Run)?;
         if let Some(bound) = policy.max_bytes.filter(|_| policy.on_shortage == OnShortage::Prune) {
-            let before = self.inner.group.outline();
+            let outline = self.inner.group.outline();
             self.prune_to(&policy, bound - group.margin())?;
             let after = self.inner.group.outline();
-            if before != after {
+            if outline != after {
                 let plan = self.plan_with(&policy, now.max(self.newest().time), TimeNs::ZERO)?;
                 let pruned = self.report(&plan, &after);
                 report.drop_points += report.keep_points - pruned.keep_points.min(report.keep_points);
@@ -123,7 +130,8 @@ impl Store {
             }
         }
         group.keep_reserve()?;
-        report.bytes_freed = group.totals.freed_bytes.load(Ordering::Relaxed).saturating_sub(freed_before);
+        let after = group.totals.freed_and_taken();
+        report.bytes_freed = (after.0 - before.0).saturating_sub(after.1 - before.1);
         Ok(report)
     }
 
@@ -138,7 +146,8 @@ impl Store {
         let group = self.owner()?;
         if group.shared.sabotage.on(Switch::ThinBeforePlan) {
             let outline = self.outline_after(&self.plan_with(policy, now, horizon)?, policy);
-            self.thin_now(self.thin_goal(&outline, policy, now, DEAD_PERCENT_RUN), outline.full.from.seq)?;
+            let goal = self.thin_goal(&outline, policy, now, DEAD_AFTER_RUN);
+            self.thin_now(goal, outline.full.from.seq, false)?;
         }
         let mut begun = None;
         let (report, outline) = match self.commit_plan(policy, now, horizon, &mut begun) {
@@ -149,17 +158,17 @@ impl Store {
             }
             outcome => outcome?,
         };
-        let dead_percent = match thoroughness {
-            Thoroughness::Run => DEAD_PERCENT_RUN,
-            Thoroughness::All => DEAD_PERCENT_SHORT,
-            Thoroughness::Goal => DEAD_PERCENT_IDLE,
+        let dead = match thoroughness {
+            Thoroughness::Run => DEAD_AFTER_RUN,
+            Thoroughness::All => DEAD_WHEN_SHORT,
+            Thoroughness::Goal => DEAD_WHEN_IDLE,
         };
-        let goal = self.thin_goal(&outline, policy, now, dead_percent);
+        let goal = self.thin_goal(&outline, policy, now, dead);
         if thoroughness == Thoroughness::Goal {
             group.set_thin_goal(Some(goal));
             return Ok(report);
         }
-        self.thin_now(goal, outline.full.from.seq)?;
+        self.thin_now(goal, outline.full.from.seq, thoroughness == Thoroughness::Run)?;
         Ok(report)
     }
 
@@ -174,18 +183,18 @@ impl Store {
         let report = self.retain(&policy, now, TimeNs::ZERO, Thoroughness::Goal)?;
         let outline = group.outline();
         group.seal_all_below(outline.full.from.seq)?;
-        group.set_thin_goal(Some(self.thin_goal(&outline, &policy, now, DEAD_PERCENT_RUN)));
+        group.set_thin_goal(Some(self.thin_goal(&outline, &policy, now, DEAD_AFTER_RUN)));
         Ok(report)
     }
 
     /// Thins until there is nothing left to do for a goal.
-    fn thin_now(&self, goal: ThinGoal, full_from: Seq) -> Result<()> {
+    fn thin_now(&self, goal: ThinGoal, full_from: Seq, gives_way: bool) -> Result<()> {
         let group = self.owner()?;
         match group.seal_all_below(full_from) {
             Err(Error::NoSpace) if group.give_up_reserve()? => group.seal_all_below(full_from)?,
             outcome => outcome?,
         }
-        group.thin_now(goal, RUN_ENTRIES)
+        group.thin_now(goal, RUN_ENTRIES, gives_way)
     }
 
     /// Makes a plan durable: the outline first, which takes the bookmarks of dropped points with it, then the other bookmarks that go. In the
@@ -199,8 +208,9 @@ impl Store {
     ) -> Result<(RetentionReport, Outline)> {
         let group = self.owner()?;
         for _ in 0..RETENTION_REPLANS_MAX {
+            let _one = self.inner.background.planning.lock();
             let bookmarks = self.bookmarks();
-            let plan = self.plan_with(policy, now, horizon)?;
+            let plan = self.plan_alone(policy, now, horizon)?;
             let outline = self.outline_after(&plan, policy);
             let report = self.report(&plan, &outline);
             // An outline that names states which a crash takes back would be of no store.
@@ -258,7 +268,7 @@ impl Store {
     }
 
     /// What thinning works towards for an outline.
-    fn thin_goal(&self, outline: &Outline, policy: &Policy, now: TimeNs, dead_percent_max: u64) -> ThinGoal {
+    fn thin_goal(&self, outline: &Outline, policy: &Policy, now: TimeNs, dead: DeadLimits) -> ThinGoal {
         let mut points: Vec<(Seq, TimeNs)> =
             outline.kept().map(|kept| (kept.point.seq, kept.point.time)).collect();
         if !self.inner.group.shared.sabotage.on(Switch::IgnorePins) {
@@ -271,7 +281,7 @@ impl Store {
         points.dedup_by_key(|(seq, _)| *seq);
         let classes = Classes::new(points.iter().map(|(seq, _)| seq.get()), full_from.seq.get());
         let groups = points.iter().map(|(_, time)| group_of(policy, *time, now)).collect();
-        ThinGoal { classes: Arc::new(classes), groups: Arc::new(groups), dead_percent_max, tight: None }
+        ThinGoal { classes: Arc::new(classes), groups: Arc::new(groups), dead, tight: None }
     }
 
     /// Bytes that the store takes up on its storage.

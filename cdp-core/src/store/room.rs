@@ -28,6 +28,8 @@ const CLOCK_DEPARTS_NS: u64 = 3_600_000_000_000;
 pub(crate) struct Background {
     /// One who makes room at a time.
     making_room: Mutex<()>,
+    /// One who plans, or puts a plan into force, at a time: a plan walks over the outline that it is made from.
+    pub(super) planning: Mutex<()>,
     state: Mutex<BackgroundState>,
 }
 
@@ -80,7 +82,9 @@ impl Store {
         let target = (bound - group.margin()) / 8 * 7;
         self.prune_to(&policy, target)?;
         let used = group.used_bytes();
-        if used > bound - group.margin() { Err(Error::OverBound { used, bound }) } else { Ok(()) }
+        let made = used <= bound - group.margin();
+        group.note_room(made);
+        if made { Ok(()) } else { Err(Error::OverBound { used, bound }) }
     }
 
     /// Drops history, the oldest first, until the store takes up at most `target` bytes or there is nothing left to drop.

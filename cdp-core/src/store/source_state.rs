@@ -29,15 +29,24 @@ pub enum SourceState {
     Unknown,
 }
 
+/// What may differ, beside the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Differences {
+    /// Why anything may; `None` when all is equal.
+    pub reason: Option<GapReason>,
+    /// Nothing says what may differ: the map claims everything.
+    pub everything: bool,
+}
+
 impl Store {
-    /// Marks in `map` what may differ from the source, and says why anything may; `None` when all is equal.
+    /// Marks in `map` what may differ from the source.
     pub(super) fn mark_differences(
         &self,
         info: &VolumeInfo,
         known: Known,
         source: &SourceState,
         map: &DirtyMap,
-    ) -> Result<Option<GapReason>> {
+    ) -> Result<Differences> {
         let group = &self.inner.group;
         let open = group.catalog.read().gaps(info.id).and_then(|gaps| gaps.open()).map(|gap| gap.reason);
         let mut ranges: &[ByteRange] = &[];
@@ -58,7 +67,9 @@ impl Store {
             (None, SourceState::Differs(_)) if open.is_none() => (GapReason::Initial, true),
             (_, SourceState::Differs(_)) if open.is_none() => (GapReason::Host, true),
             _ if open.is_some() => (open.unwrap_or(GapReason::Host), false),
-            (_, SourceState::Equal) | (Some(TapRecord::Equal), SourceState::AsRecorded) => return Ok(None),
+            (_, SourceState::Equal) | (Some(TapRecord::Equal), SourceState::AsRecorded) => {
+                return Ok(Differences { reason: None, everything: false });
+            }
             (Some(TapRecord::Equal), _) => (GapReason::Host, false),
             (None, _) => (GapReason::Initial, false),
         };
@@ -74,7 +85,8 @@ impl Store {
             map.set_all();
         }
         ranges.iter().for_each(|range| map.set(*range));
-        Ok(Some(reason).filter(|_| !bounded || !map.is_empty()))
+        let reason = Some(reason).filter(|_| !bounded || !map.is_empty());
+        Ok(Differences { reason, everything: !recorded })
     }
 }
 

@@ -15,15 +15,15 @@ use crate::{
         pool::{Content, Item, Pool, PoolOptions},
         tap::TapState,
     },
-    catalog::{GapReason, VolumeInfo},
+    catalog::{GapReason, StampRecord, VolumeInfo},
     dirty_map::{Base, ByteRange, DirtyMap, Granularity, MapFileOptions, MapOptions, Shape, wire},
     error::{Error, Result},
     event::{Event, EventKind},
     format::Uuid,
-    group::Lag,
+    group::{AttachRecord, How, Known, Lag},
     limits::{IN_FLIGHT_MAX, POOL_FRAMES, WRITE_BYTES_MAX},
-    resync::{Resync, ResyncCounts, SourceReader, Step, TapLog},
-    units::{TimeNs, len_u64},
+    resync::{Alone, ReadAhead, Resync, ResyncCounts, SOURCE, SourceReader, Step, TapLog},
+    units::{Seq, TimeNs, len_u64},
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -102,15 +102,54 @@ pub struct TapStats {
     pub resync: ResyncCounts,
 }
 
+/// What a tap keeps durable of its map while it is at work.
+#[derive(Clone, Copy)]
+pub(super) enum Keeps {
+    /// Nothing.
+    Nothing,
+    /// An activity log.
+    Log(ActivityLog),
+    /// What is still to be compared, from time to time, where the source can make its writes durable.
+    Cursor,
+}
+
+/// How a tap is put to work.
+pub(super) struct Attach<'a> {
+    pub options: &'a TapOptions,
+    pub keeps: Keeps,
+    /// Threads that read the source ahead.
+    pub readers: usize,
+    /// When it begins.
+    pub time: TimeNs,
+}
+
+/// What was decided by what is known of a volume.
+pub(super) struct Decided {
+    /// Why anything may differ.
+    pub reason: Option<GapReason>,
+    /// The newest seq for which that holds; `None`: whatever it is.
+    pub newest: Option<Seq>,
+    /// Nobody captures from the source: how it is compared, and what it is now.
+    pub alone: Option<(How, Option<StampRecord>)>,
+}
+
+/// A tap that was put to work.
+pub(super) struct Attached {
+    pub capture: Arc<Capture>,
+    pub state: Arc<TapState>,
+    pub log: Option<Arc<TapLog>>,
+    pub resync: Resync,
+}
+
 /// A tap on a volume. Cheap to clone; any threads at once.
 #[derive(Clone)]
 pub struct Tap {
     pub(super) store: Store,
-    info: Arc<VolumeInfo>,
+    pub(super) info: Arc<VolumeInfo>,
     pub(super) capture: Arc<Capture>,
     pub(super) state: Arc<TapState>,
     pub(super) log: Option<Arc<TapLog>>,
-    resync: Arc<Mutex<Resync>>,
+    pub(super) resync: Arc<Mutex<Resync>>,
 }
 
 impl Store {
@@ -121,16 +160,39 @@ impl Store {
     /// `NotFound`; `Exists` when the volume has a tap; `InvalidArgument` for the options; `Io` when memory cannot be reserved; those of
     /// appending. With an activity log also those of the source, and `InvalidArgument` when that cannot make its writes durable.
     pub fn tap(&self, volume: &str, source: Arc<dyn SourceReader>, options: TapOptions) -> Result<Tap> {
-        let info = Arc::new(self.volume(Some(volume))?.info().clone());
+        let info = Arc::new(self.volume(Some(volume))?.info());
+        let decide = |map: &DirtyMap, known| {
+            let found = self.mark_differences(&info, known, &options.source, map)?;
+            Ok(Decided { reason: found.reason, newest: None, alone: None })
+        };
+        let keeps = options.activity_log.map_or(Keeps::Nothing, Keeps::Log);
+        let time = options.time.unwrap_or_else(|| self.inner.group.shared.clock.now());
+        let attach = Attach { options: &options, keeps, readers: 0, time };
+        let attached = self.attach(&info, &source, &attach, decide)?;
+        let Attached { capture, state, log, resync } = attached;
+        let resync = Arc::new(Mutex::new(resync));
+        self.inner.resyncs.lock().push(resync.clone());
+        Ok(Tap { store: self.clone(), info, capture, state, log, resync })
+    }
+
+    /// Puts a tap to work on a volume. `decide` marks in the map what may differ by what is known of the volume; it is asked again when that
+    /// has changed meanwhile.
+    pub(super) fn attach(
+        &self,
+        info: &Arc<VolumeInfo>,
+        source: &Arc<dyn SourceReader>,
+        attach: &Attach<'_>,
+        decide: impl Fn(&DirtyMap, Known) -> Result<Decided>,
+    ) -> Result<Attached> {
         let group = self.owner()?;
-        let granularity = match options.granularity {
+        let granularity = match attach.options.granularity {
             Some(bytes) => Granularity::new(bytes)?,
             None => Granularity::for_size(info.bytes),
         };
         let shape = Shape::new(info.bytes, granularity)?;
         let reserve = |error| Error::io("reserve", "the memory of a tap", error);
         let capture = group.capture_or_insert(|| {
-            let pool = Pool::new(PoolOptions { frames: options.pool_frames }).map_err(|error| {
+            let pool = Pool::new(PoolOptions { frames: attach.options.pool_frames }).map_err(|error| {
                 if error.kind() == std::io::ErrorKind::InvalidInput {
                     Error::InvalidArgument(error.to_string())
                 } else {
@@ -144,39 +206,50 @@ impl Store {
             if capture.tap(info.id).is_some() {
                 return Err(Error::Exists { what: "tap of volume", name: info.name.clone() });
             }
+            // Sizes change under the same lock.
+            if group.catalog.read().volume(info.id).is_none_or(|now| now.bytes != info.bytes) {
+                return Err(Error::InvalidArgument(format!(
+                    "volume {} was resized meanwhile; open it again",
+                    info.name
+                )));
+            }
             let sabotage = group.shared.sabotage;
             let map = DirtyMap::with_options(shape, MapOptions { sabotage })?;
             let known = group.known_of_tap(info.id);
-            let reason = self.mark_differences(&info, known, &options.source, &map)?;
-            let log = match &options.activity_log {
-                Some(log) => Some(Arc::new(self.start_log(&info, &map, source.clone(), *log)?)),
-                None => None,
+            let decided = decide(&map, known)?;
+            let log = match attach.keeps {
+                Keeps::Nothing => None,
+                Keeps::Log(log) => Some(Arc::new(self.start_log(info, &map, source.clone(), log)?)),
+                Keeps::Cursor => self.start_cursor(info, &map, source)?,
             };
             let own = log.as_ref().map(|log| log.named);
-            let begin = || -> Result<Option<Tap>> {
+            let begin = || -> Result<Option<Attached>> {
                 let in_flight = InFlightTable::new(IN_FLIGHT_MAX);
                 let in_flight = in_flight.ok_or_else(|| reserve(std::io::ErrorKind::OutOfMemory.into()))?;
-                let state = TapState::new(info.id, map, in_flight, reason.is_some(), sabotage);
+                let alone = decided.alone;
+                let open = group.catalog.read().gaps(info.id).is_some_and(|gaps| gaps.open().is_some());
+                // Without a tap of the host, a gap is opened by the first difference.
+                let gap = if alone.is_some() { None } else { decided.reason };
+                let in_gap = open || gap.is_some();
+                let state = TapState::new(info.id, map, in_flight, in_gap, sabotage);
                 let state = Arc::new(state.counting_in(group.figures(info.id)));
                 // What the source was before this moment nobody knows: the gap does not end before it.
-                state.unknown_before(options.time.unwrap_or_else(|| group.shared.clock.now()));
-                let resync = Resync::new(state.clone(), source.clone(), log.clone(), info.bytes);
-                let resync = Arc::new(Mutex::new(resync.map_err(reserve)?));
-                let attached = group.attach_tap(&capture, &state, reason, known, own)?;
-                Ok(attached.then(|| Tap {
-                    store: self.clone(),
-                    info: info.clone(),
-                    capture: capture.clone(),
-                    state,
-                    log,
-                    resync,
-                }))
+                state.unknown_before(attach.time);
+                let ahead = ReadAhead::start(source.clone(), attach.readers).map_err(reserve)?;
+                let mut resync = Resync::new(state.clone(), ahead, log.clone(), info.bytes);
+                if let Some((how, stamp)) = alone {
+                    let stamp_now = stamp.and_then(|record| record.stamp);
+                    let gap = decided.reason.unwrap_or(GapReason::Host);
+                    resync = resync.alone(how, Alone { gap, time: attach.time, stamp: stamp_now });
+                }
+                let (known, newest) = (known, decided.newest);
+                let alone = alone.map(|(_, stamp)| stamp);
+                let record = AttachRecord { known, newest, gap, map: own, alone };
+                let attached = group.attach_tap(&capture, &state, &record)?;
+                Ok(attached.then(|| Attached { capture: capture.clone(), state, log, resync }))
             };
             match begin() {
-                Ok(Some(tap)) => {
-                    self.inner.resyncs.lock().push(tap.resync.clone());
-                    return Ok(tap);
-                }
+                Ok(Some(attached)) => return Ok(attached),
                 // The volume was written inline meanwhile.
                 Ok(None) => group.remove_map(info.id, own),
                 Err(error) => {
@@ -185,6 +258,22 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// Makes the file of the map that a resync goes on with after a crash; none for a source that cannot make its writes durable.
+    fn start_cursor(
+        &self,
+        info: &Arc<VolumeInfo>,
+        map: &DirtyMap,
+        source: &Arc<dyn SourceReader>,
+    ) -> Result<Option<Arc<TapLog>>> {
+        match source.sync() {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => return Ok(None),
+            Err(error) => return Err(Error::io("sync", SOURCE, error)),
+        }
+        let (named, file) = self.owner()?.create_map(info, map, MapFileOptions::default())?;
+        Ok(Some(Arc::new(TapLog::new(file, named, info.clone(), source.clone()))))
     }
 
     /// Makes the file of an activity log, which begins with what `map` claims.
@@ -200,7 +289,7 @@ impl Store {
             std::io::ErrorKind::Unsupported => Error::InvalidArgument(
                 "an activity log needs a source that can make its writes durable: SourceReader::sync".into(),
             ),
-            _ => Error::io("sync", "the source of the resync", error),
+            _ => Error::io("sync", SOURCE, error),
         })?;
         let options = MapFileOptions {
             region_bytes: log.region_bytes,
@@ -224,11 +313,11 @@ impl Store {
     /// Takes over what was captured, and makes room for it if need be.
     pub(super) fn drain_taps(&self) -> Result<bool> {
         let group = self.owner()?;
-        let drained = self.with_room(|| group.drain_complete());
-        if matches!(drained, Err(Error::OverBound { .. })) {
-            group.degrade_taps();
+        match self.with_room(|| group.drain_complete()) {
+            // No room can be made: what waits is marked instead.
+            Err(Error::OverBound { .. }) => group.drain_complete(),
+            drained => drained,
         }
-        drained
     }
 
     /// One piece of resync for each tap, as a thread of the runner does it.
@@ -242,7 +331,7 @@ impl Store {
             match resync.step(group, &capture) {
                 Ok(step) => busy |= step != Step::Idle,
                 Err(error) => {
-                    if matches!(&error, Error::Io { target, .. } if target == "the source of the resync") {
+                    if matches!(&error, Error::Io { target, .. } if target == SOURCE) {
                         let volume = resync.tap().volume();
                         let name = group.catalog.read().volume(volume).map(|info| info.name.clone());
                         let kind = EventKind::SourceFailed {
@@ -265,29 +354,48 @@ impl Store {
     }
 
     fn end_tap(&self, capture: &Capture, tap: &Arc<TapState>) -> Result<()> {
-        let group = self.owner()?;
         let is_own = |resync: &Arc<Mutex<Resync>>| Arc::ptr_eq(resync.lock().tap(), tap);
         let resync = self.inner.resyncs.lock().iter().find(|resync| is_own(resync)).cloned();
+        let mut own = resync.as_ref().map(|resync| resync.lock());
+        // A stamp that cannot be had is none.
+        let stamp = own.as_ref().and_then(|resync| resync.source().stamp().ok().flatten());
+        let stamp = stamp.map(|stamp| StampRecord { stamp: Some(stamp), unfinished: None });
+        let outcome = self.end_tap_of(capture, tap, own.as_deref_mut(), stamp);
+        drop(own);
+        if capture.tap(tap.volume()).is_none_or(|other| !Arc::ptr_eq(&other, tap)) {
+            self.inner
+                .resyncs
+                .lock()
+                .retain(|other| resync.as_ref().is_none_or(|own| !Arc::ptr_eq(own, other)));
+        }
+        outcome
+    }
+
+    /// Takes a tap off whose resync is `resync`; `stamp` is recorded with what is known then.
+    pub(super) fn end_tap_of(
+        &self,
+        capture: &Capture,
+        tap: &Arc<TapState>,
+        mut resync: Option<&mut Resync>,
+        stamp: Option<StampRecord>,
+    ) -> Result<()> {
+        let group = self.owner()?;
         tap.end();
-        let log = resync.as_ref().and_then(|resync| resync.lock().log().cloned());
+        let log = resync.as_ref().and_then(|resync| resync.log().cloned());
         let settle = || {
-            resync.iter().for_each(|resync| resync.lock().settle(group));
+            if let Some(resync) = &mut resync {
+                resync.settle(group);
+            }
             match &log {
                 Some(log) => log.tend(group).map(|_| log.in_force()),
                 None => Ok(None),
             }
         };
-        let outcome = group.detach_tap(capture, tap, settle);
+        let outcome = group.detach_tap(capture, tap, settle, stamp);
         if capture.tap(tap.volume()).is_some_and(|other| Arc::ptr_eq(&other, tap)) {
             tap.end_failed();
-        } else {
-            if outcome.is_ok() {
-                log.iter().for_each(|log| log.close());
-            }
-            self.inner
-                .resyncs
-                .lock()
-                .retain(|other| resync.as_ref().is_none_or(|own| !Arc::ptr_eq(own, other)));
+        } else if outcome.is_ok() {
+            log.iter().for_each(|log| log.close());
         }
         outcome
     }
@@ -502,7 +610,7 @@ impl Tap {
 
     pub(super) fn check(&self, offset: u64, length: u64, length_max: u64) -> Result<()> {
         self.check_attached()?;
-        super::check_range(&self.info, offset, length, length_max).map(|_| ())
+        super::check_range(self.info.bytes, offset, length, length_max).map(|_| ())
     }
 
     fn take(

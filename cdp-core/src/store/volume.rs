@@ -29,8 +29,9 @@ impl Volume {
         Self { store, info, writes }
     }
 
-    pub(super) fn info(&self) -> &VolumeInfo {
-        &self.info
+    /// What the catalog says of it now.
+    pub(super) fn info(&self) -> VolumeInfo {
+        self.store.inner.group.catalog.read().volume(self.info.id).unwrap_or(&self.info).clone()
     }
 
     /// Its id.
@@ -43,9 +44,14 @@ impl Volume {
         &self.info.name
     }
 
-    /// Its size, bytes.
+    /// Its size now, bytes.
     pub fn bytes(&self) -> u64 {
-        self.info.bytes
+        self.store.inner.group.catalog.read().volume(self.info.id).map_or(self.info.bytes, |info| info.bytes)
+    }
+
+    /// Its size at a seq, bytes: that of the volume's first seq before it, that of now in the future.
+    pub fn bytes_at(&self, seq: Seq) -> u64 {
+        self.info().bytes_at(seq)
     }
 
     /// The store it belongs to.
@@ -140,8 +146,9 @@ impl Volume {
     fn snapshot_as(&self, seq: Seq, fuzzy: bool) -> Result<Snapshot> {
         self.store.inner.group.settle_for_reading()?;
         let newest = self.store.newest();
+        let info = self.info();
         let unavailable = |reason: String| {
-            let (before, after) = self.store.nearest(&self.info, seq);
+            let (before, after) = self.store.nearest(&info, seq);
             let requested = format!("seq:{seq} of volume {}", self.info.name);
             Error::PointUnavailable(Box::new(PointUnavailable { requested, reason, before, after }))
         };
@@ -165,11 +172,12 @@ impl Volume {
         if seq > self.store.durable_seq() && !self.store.is_read_only() {
             self.store.flush()?;
         }
-        Snapshot::new(self.store.clone(), self.info.clone(), seq).ok_or_else(thinned)
+        Snapshot::new(self.store.clone(), info.clone(), seq).ok_or_else(thinned)
     }
 
     /// The extents that were written, zeroed or discarded after `from`, up to and including `to`: ascending, merged, rounded out to
-    /// 4 KiB. Content that ended up equal may appear.
+    /// 4 KiB. Content that ended up equal may appear. Where the volume was resized, they are cut at its size at `to`; what was cut off and
+    /// is there again counts as zeroed.
     ///
     /// # Errors
     /// `InvalidArgument` when `from` is after `to`; as [`Volume::snapshot`] for either; `Damaged`, `Io` also while it is read.
@@ -180,8 +188,8 @@ impl Volume {
             )));
         }
         self.snapshot(from)?;
-        self.snapshot(to)?;
-        self.store.inner.group.view().changed(self.info.id, from, to, self.info.bytes)
+        let bytes = self.snapshot(to)?.bytes();
+        self.store.inner.group.view().changed(self.info.id, from, to, bytes)
     }
 
     fn append_data(&self, offset: u64, data: &[u8], stamp: Stamp) -> Result<Seq> {
@@ -206,13 +214,13 @@ impl Volume {
     }
 
     fn range_of(&self, offset: u64, length: u64, length_max: u64) -> Result<SectorRange> {
-        check_range(&self.info, offset, length, length_max)
+        check_range(self.bytes(), offset, length, length_max)
     }
 }
 
 /// Checks a byte range of a volume and turns it into sectors.
 pub(crate) fn check_range(
-    info: &VolumeInfo,
+    volume_bytes: u64,
     offset: u64,
     length: u64,
     length_max: u64,
@@ -225,8 +233,8 @@ pub(crate) fn check_range(
             "a length of {length} bytes is not allowed here: at least 512, at most {length_max}"
         )));
     }
-    if offset.checked_add(length).is_none_or(|end| end > info.bytes) {
-        return Err(Error::OutOfRange { offset, length, volume_bytes: info.bytes });
+    if offset.checked_add(length).is_none_or(|end| end > volume_bytes) {
+        return Err(Error::OutOfRange { offset, length, volume_bytes });
     }
     Ok(SectorRange { start: Sector::new(offset / SECTOR_BYTES), sectors: length / SECTOR_BYTES })
 }

@@ -73,12 +73,14 @@ impl<'a> Checker<'a> {
         let seen = observe(store);
         model.admits(&seen)?;
         let mut volumes = Vec::new();
-        for volume in model.volumes() {
+        for (index, volume) in model.volumes().iter().enumerate() {
             let call = format!("volume({})", volume.name);
             let opened = store.volume(Some(&volume.name)).map_err(Mismatch::failed(call))?;
-            if opened.bytes() != volume.bytes {
+            // The model may be ahead of a store that is open for reading only.
+            let bytes = model.size_shown(index, volume, seen.newest.seq);
+            if opened.bytes() != bytes {
                 let what = format!("size of volume '{}'", volume.name);
-                return Err(Mismatch::new(what, volume.bytes.to_string(), opened.bytes().to_string()));
+                return Err(Mismatch::new(what, bytes.to_string(), opened.bytes().to_string()));
             }
             volumes.push((volume.clone(), opened));
         }
@@ -110,7 +112,7 @@ impl<'a> Checker<'a> {
             let image = self.model.image(index, self.newest);
             let (newest, rng) = (self.newest, &mut *self.rng);
             let mut read = |offset, buf: &mut [u8]| volume.read(offset, buf);
-            compare_image(&model, newest, &image, "read", rng, &mut read)?;
+            compare_image(&model.at(newest), newest, &image, "read", rng, &mut read)?;
         }
         Ok(())
     }
@@ -155,7 +157,7 @@ impl<'a> Checker<'a> {
         let Some(snapshot) = self.open_point(index, seq)? else { return Ok(()) };
         let image = self.model.image(index, seq);
         let mut read = |offset, buf: &mut [u8]| snapshot.read(offset, buf);
-        compare_image(&model, seq, &image, "snapshot read", self.rng, &mut read)
+        compare_image(&model.at(seq), seq, &image, "snapshot read", self.rng, &mut read)
     }
 
     /// Compares what a write wrote, at its own seq and at the one before.
@@ -167,15 +169,16 @@ impl<'a> Checker<'a> {
         let length = (end - start).min(PART_SECTORS_MAX);
         let start = start + self.rng.below(end - start - length + 1);
         let from = start.saturating_sub(self.rng.below(MARGIN_SECTORS));
-        let to = (start + length + self.rng.below(MARGIN_SECTORS)).min(model.sectors());
+        let behind = start + length + self.rng.below(MARGIN_SECTORS);
         for seq in [Seq::new(seq.get() - 1), seq] {
+            let to = behind.min(model.at(seq).sectors());
             if seq < model.exists_from || from >= to {
                 continue;
             }
             let Some(snapshot) = self.open_point(written.volume, seq)? else { continue };
             let image = self.model.image(written.volume, seq);
             let mut read = |offset, buf: &mut [u8]| snapshot.read(offset, buf);
-            compare_range(&model, seq, &image, (from, to), "snapshot read", &mut read)?;
+            compare_range(&model.at(seq), seq, &image, (from, to), "snapshot read", &mut read)?;
         }
         Ok(())
     }
@@ -188,7 +191,7 @@ impl<'a> Checker<'a> {
             return self.is_gone(index, seq).map(|()| None);
         }
         if self.is_sure(seq) {
-            return open_snapshot(volume, seq).map(Some);
+            return open_snapshot(model, volume, seq).map(Some);
         }
         let refused = match volume.snapshot(seq) {
             Ok(snapshot) => return Ok(Some(snapshot)),
@@ -211,7 +214,7 @@ impl<'a> Checker<'a> {
             ));
         }
         for point in [refused.before, refused.after].into_iter().flatten() {
-            open_snapshot(volume, point.seq)?;
+            open_snapshot(model, volume, point.seq)?;
             if point.time != self.model.time_of(point.seq) {
                 let what = format!("time of seq {}", point.seq);
                 let time = self.model.time_of(point.seq).to_string();
@@ -247,7 +250,7 @@ impl<'a> Checker<'a> {
             ));
         }
         for point in [refused.before, refused.after].into_iter().flatten() {
-            open_snapshot(volume, point.seq)?;
+            open_snapshot(model, volume, point.seq)?;
             if point.time != self.model.time_of(point.seq) {
                 let time = self.model.time_of(point.seq).to_string();
                 return Err(Mismatch::new(
@@ -321,6 +324,7 @@ impl<'a> Checker<'a> {
             }
             found.push((start, end));
         }
+        let sectors = model.at(to).sectors();
         let mut exact = Image::default();
         let mut rounded = Image::default();
         let some = super::stamp::Stamp::ZERO.next();
@@ -329,7 +333,7 @@ impl<'a> Checker<'a> {
             let (start, end) = written.range();
             exact.put(super::image::Piece { start, end, stamp: some });
             let (start, end) = if start < end {
-                (start / BLOCK * BLOCK, end.next_multiple_of(BLOCK).min(model.sectors()))
+                (start / BLOCK * BLOCK, end.next_multiple_of(BLOCK).min(sectors))
             } else {
                 (0, 0)
             };
@@ -345,7 +349,7 @@ impl<'a> Checker<'a> {
         for &(start, end) in &found {
             shown.put(super::image::Piece { start, end, stamp: some });
         }
-        let written = exact.pieces(0, model.sectors());
+        let written = exact.pieces(0, sectors);
         if let Some(missing) = written.iter().find(|p| p.stamp == some && !is(&shown, (p.start, p.end))) {
             let range = format!("sectors {}..{}", missing.start, missing.end);
             return Err(Mismatch::new(call, format!("to contain {range}"), format!("{found:?}")));
@@ -485,18 +489,19 @@ impl<'a> Checker<'a> {
         }
         let (_, volume) = self.volumes.iter().find(|(other, _)| other.name == model.name).expect("it is one");
         for seq in ranges.iter().flat_map(|range| [range.from.seq, range.to.seq]) {
-            open_snapshot(volume, seq)?;
+            open_snapshot(model, volume, seq)?;
         }
         Ok(())
     }
 }
 
 /// Opens a point that must be there.
-fn open_snapshot(volume: &Volume, seq: Seq) -> Result<Snapshot, Mismatch> {
+fn open_snapshot(model: &ModelVolume, volume: &Volume, seq: Seq) -> Result<Snapshot, Mismatch> {
     let snapshot =
         volume.snapshot(seq).map_err(Mismatch::failed(format!("snapshot({seq}) of {}", volume.name())))?;
-    if snapshot.seq() != seq || snapshot.bytes() != volume.bytes() {
-        let expected = format!("seq {seq}, {} bytes", volume.bytes());
+    let bytes = model.at(seq).bytes;
+    if snapshot.seq() != seq || snapshot.bytes() != bytes {
+        let expected = format!("seq {seq}, {bytes} bytes");
         let found = format!("seq {}, {} bytes", snapshot.seq(), snapshot.bytes());
         return Err(Mismatch::new("snapshot", expected, found));
     }

@@ -28,12 +28,13 @@ fn crash(rng: &mut SimRng) -> Down {
 pub type Directed = fn(u64, Sabotage) -> History;
 
 /// All of them by name.
-pub const DIRECTED: [(&str, Directed); 8] = [
+pub const DIRECTED: [(&str, Directed); 9] = [
     ("holes-in-the-row", holes_in_the_row),
     ("torn-large-writes", torn_large_writes),
     ("frames-that-move", frames_that_move),
     ("killed-after-a-failed-sync", killed_after_a_failed_sync),
     ("torn-intervals", torn_intervals),
+    ("sizes-back-and-forth", sizes_back_and_forth),
     ("faults-in-a-run", thinned::faults_in_a_run),
     ("plans-in-doubt", thinned::plans_in_doubt),
     ("edge-at-a-large-write", thinned::edge_at_a_large_write),
@@ -49,6 +50,36 @@ fn history(name: &str, seed: u64, volume_sectors: u64, sabotage: Sabotage, ops: 
         ..WorldConfig::default()
     };
     History { world, ops, repeat: format!("--directed {name} {seed}..{}", seed + 1) }
+}
+
+/// A volume is cut and grows again over what was written, with crashes in between, at each call of a resize too: the size belongs to the point,
+/// and what was cut off reads as zeroes.
+pub fn sizes_back_and_forth(seed: u64, sabotage: Sabotage) -> History {
+    let mut rng = SimRng::new(seed);
+    let whole = rng.pick(&[64, 100, 512]);
+    let mut ops = vec![write(0, whole), Op::Flush];
+    for _ in 0..3 + rng.below(4) {
+        let small = 1 + rng.below(whole);
+        if rng.chance(0.4) {
+            ops.push(Op::DownAt(1 + rng.below(6), crash(&mut rng), Recover::default()));
+        }
+        ops.push(Op::Resize { volume: 0, sectors: small });
+        if rng.chance(0.5) {
+            ops.push(write(rng.below(whole), 1 + rng.below(24)));
+        }
+        if rng.chance(0.3) {
+            ops.push(Op::Step(1 + rng.below(4)));
+        }
+        ops.push(Op::Resize { volume: 0, sectors: whole + rng.below(9) });
+        if rng.chance(0.3) {
+            ops.push(Op::Down(crash(&mut rng), Recover::default()));
+        }
+        ops.push(Op::Check);
+        if rng.chance(0.5) {
+            ops.push(write(rng.below(whole), 1 + rng.below(64)));
+        }
+    }
+    history("sizes-back-and-forth", seed, whole, sabotage, ops)
 }
 
 /// Frames are written one by one and none is synced, so that a crash leaves holes in the row; the storage is full when

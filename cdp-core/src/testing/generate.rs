@@ -23,6 +23,11 @@ const COALESCED_EACH: u64 = 8;
 /// Which one of them.
 const COALESCED: u64 = 3;
 
+/// One in so many seeds resizes volumes; the histories of the others do not depend on it either.
+const RESIZED_EACH: u64 = 8;
+/// Which one of them.
+const RESIZED: u64 = 5;
+
 /// A world and what happens in it.
 #[derive(Clone, Debug)]
 pub struct History {
@@ -117,6 +122,9 @@ pub fn generate(seed: u64) -> History {
     if seed % COALESCED_EACH == COALESCED {
         ops = coalesced(seed, ops);
     }
+    if seed % RESIZED_EACH == RESIZED {
+        ops = resized(seed, &world, ops);
+    }
     History { world, ops, repeat: format!("--seed {seed} --shrink") }
 }
 
@@ -143,6 +151,24 @@ fn coalesced(seed: u64, ops: Vec<Op>) -> Vec<Op> {
         }
         if rng.chance(ticks) {
             out.push(Op::Clock(rng.pick(&[200_000, 1_000_000, 3_000_000])));
+        }
+        out.push(op);
+    }
+    out
+}
+
+/// The steps of a history with changes of sizes in between: back and forth around the places that are written, and to the sector.
+fn resized(seed: u64, world: &WorldConfig, ops: Vec<Op>) -> Vec<Op> {
+    let mut rng = SimRng::new(seed ^ 0x0051_2e5d);
+    let often = rng.pick(&[0.05, 0.1, 0.3]);
+    let mut out = Vec::new();
+    for op in ops {
+        if rng.chance(often) {
+            let whole = world.volume_sectors;
+            let part = 1 + rng.below(whole);
+            let sectors = rng.pick(&[whole, whole, part, part, (part / 8).max(1) * 8, whole + 9, 1]);
+            let volume = if rng.chance(0.8) { 0 } else { rng.next_u64() };
+            out.push(Op::Resize { volume, sectors });
         }
         out.push(op);
     }

@@ -37,3 +37,8 @@ pub mod stamp;
 pub mod tap_world;
 pub mod thinned;
 pub mod world;
+
+/// How much a test does: the first in an ordinary run, the second with `CDP_TEST_SCALE=full`.
+pub fn scaled<T>(short: T, full: T) -> T {
+    if std::env::var("CDP_TEST_SCALE").is_ok_and(|scale| scale == "full") { full } else { short }
+}

@@ -59,12 +59,21 @@ pub struct ModelVolume {
     pub exists_from: Seq,
     /// Its name in its content.
     pub tag: VolumeTag,
+    /// Its earlier sizes, bytes: each up to, and not including, the seq that changed it.
+    pub before: Vec<(Seq, u64)>,
 }
 
 impl ModelVolume {
     /// Its size in sectors.
     pub fn sectors(&self) -> u64 {
         self.bytes / SECTOR_BYTES
+    }
+
+    /// The volume as it was at a seq.
+    pub fn at(&self, seq: Seq) -> Self {
+        let bytes =
+            self.before.iter().find(|(until, _)| seq < *until).map_or(self.bytes, |(_, bytes)| *bytes);
+        Self { bytes, ..self.clone() }
     }
 }
 
@@ -103,6 +112,8 @@ pub struct Model {
     bookmarks: BTreeMap<String, Vec<Option<Bookmark>>>,
     perhaps_written: Option<Written>,
     perhaps_volume: Option<PerhapsVolume>,
+    /// A volume, by its place, and the size that it has if the write that may be there is.
+    perhaps_resized: Option<(usize, u64)>,
     stretches: Stretches,
     remains: Remains,
     /// What may be left instead, where carrying out a plan failed or was cut short.
@@ -118,7 +129,13 @@ impl Model {
     pub fn new(volume: &str, bytes: u64) -> Self {
         let mut model = Self { policies: vec![Policy::default()], ..Self::default() };
         let tag = model.new_tag();
-        model.volumes.push(ModelVolume { name: volume.to_owned(), bytes, exists_from: Seq::ZERO, tag });
+        model.volumes.push(ModelVolume {
+            name: volume.to_owned(),
+            bytes,
+            exists_from: Seq::ZERO,
+            tag,
+            before: Vec::new(),
+        });
         model
     }
 
@@ -164,6 +181,33 @@ impl Model {
     /// Whoever looks may see a state as old as this one, though newer ones were acknowledged meanwhile.
     pub fn may_be_back_at(&mut self, seq: Seq) {
         self.acknowledged = seq;
+    }
+
+    /// A volume was resized, which took the next seq: what is cut off reads as zeroes from there on.
+    pub fn resized(&mut self, volume: usize, bytes: u64) -> Seq {
+        let written = self.resize_of(volume, bytes);
+        let seq = self.wrote(written);
+        self.set_size(volume, bytes, seq);
+        seq
+    }
+
+    /// The resize of a volume was cut short by a crash: the next seq may be it.
+    pub fn resized_perhaps(&mut self, volume: usize, bytes: u64) {
+        self.perhaps_written = Some(self.resize_of(volume, bytes));
+        self.perhaps_resized = Some((volume, bytes));
+    }
+
+    /// What a resize changes of the content. It does not move the clock.
+    fn resize_of(&self, volume: usize, bytes: u64) -> Written {
+        let (start, end) = (bytes / SECTOR_BYTES, self.volumes[volume].sectors());
+        let cut = (start < end).then_some(Piece { start, end, stamp: Stamp::ZERO });
+        Written { volume, pieces: cut.into_iter().collect(), time: self.newest().time }
+    }
+
+    fn set_size(&mut self, volume: usize, bytes: u64, from: Seq) {
+        let volume = &mut self.volumes[volume];
+        volume.before.push((from, volume.bytes));
+        volume.bytes = bytes;
     }
 
     /// A volume was made. Its content, if it was imported, has been entered as a write before or is entered after.
@@ -234,6 +278,13 @@ impl Model {
         if seen.newest.seq > self.newest().seq {
             let last = self.cut_import().or(self.perhaps_written.clone());
             self.history.extend(last);
+            if let Some((volume, bytes)) = self.perhaps_resized {
+                self.set_size(volume, bytes, seen.newest.seq);
+            }
+        }
+        for volume in &mut self.volumes {
+            *volume = volume.at(seen.newest.seq);
+            volume.before.retain(|(from, _)| *from <= seen.newest.seq);
         }
         self.history.truncate(to_len(seen.newest.seq.get()));
         if seen.volumes.len() > self.volumes.len()
@@ -250,6 +301,7 @@ impl Model {
         }
         self.perhaps_volume = None;
         self.perhaps_written = None;
+        self.perhaps_resized = None;
         self.acknowledged = seen.newest.seq;
         self.stretches.recovered(seen.newest.seq, seen.coalescing);
         self.thinned(seen.remains.clone());
@@ -417,6 +469,14 @@ impl Model {
         }
     }
 
+    /// The size that a volume must show when `newest` is the newest seq: after a crash that may be the one of a resize that was cut short.
+    pub fn size_shown(&self, index: usize, volume: &ModelVolume, newest: Seq) -> u64 {
+        match self.perhaps_resized {
+            Some((resized, bytes)) if resized == index && newest > self.newest().seq => bytes,
+            _ => volume.at(newest).bytes,
+        }
+    }
+
     fn admits_newest(&self, seen: &Observation) -> Result<(), Mismatch> {
         let newest = self.newest().seq;
         let perhaps = self.perhaps_volume.as_ref().and_then(|perhaps| perhaps.content.as_ref());
@@ -443,10 +503,10 @@ impl Model {
         if seen.volumes.len() < self.volumes.len() || seen.volumes.len() > allowed.len() {
             return Err(Mismatch::new("volumes", format!("{allowed:?}"), format!("{:?}", seen.volumes)));
         }
-        for (info, volume) in seen.volumes.iter().zip(allowed) {
-            let same = info.name == volume.name
-                && info.bytes == volume.bytes
-                && info.exists_from == volume.exists_from;
+        for (index, (info, volume)) in seen.volumes.iter().zip(allowed).enumerate() {
+            let bytes = self.size_shown(index, volume, seen.newest.seq);
+            let same =
+                info.name == volume.name && info.bytes == bytes && info.exists_from == volume.exists_from;
             if !same {
                 return Err(Mismatch::new("volume", format!("{volume:?}"), format!("{info:?}")));
             }

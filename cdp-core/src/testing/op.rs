@@ -126,6 +126,13 @@ pub enum Op {
         /// The source fails after so many pieces.
         fail_after: Option<u64>,
     },
+    /// A volume gets another size.
+    Resize {
+        /// The volume, modulo what there is.
+        volume: u64,
+        /// Its new size.
+        sectors: u64,
+    },
     /// Writes are coalesced in this way from here on.
     Coalesce(Coalescing),
     /// So many steps of background work.

@@ -389,7 +389,7 @@ pub fn plans_in_doubt(seed: u64, sabotage: Sabotage) -> History {
     let mut rng = SimRng::new(seed);
     let mut ops = slots_of_writes(4);
     ops.extend([
-        Op::Fault(rng.pick(&[FaultKind::NoSpaceSync, FaultKind::NoSpaceWrite]), rng.below(3)),
+        Op::Fault(rng.pick(&[FaultKind::Sync, FaultKind::Write, FaultKind::NoSpaceSync]), rng.below(3)),
         Op::Full(0),
         Op::Retain { later: 10 * TICK, whole: rng.chance(0.5) },
         Op::AddBookmark { variant: 0, at: Some(rng.next_u64()) },

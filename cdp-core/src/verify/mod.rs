@@ -1,9 +1,10 @@
 //! Checking a store: does every byte that a live structure covers hold what was written?
 //!
 //! Without `deep`: superblock, manifest, segment headers, frame tables, index runs, the heads and tails of all frames, and headers and tables
-//! of compacted segments. With it also every payload. Damage is collected, not fatal; what cannot be read at all is damage too.
+//! of compacted segments, dirty maps that were closed in good order. With it also every payload. Damage is collected, not fatal; what cannot be read at all is damage too.
 
 use crate::{
+    dirty_map,
     error::{Damage, Error, Result},
     format::{
         PAGE_BYTES, PAGE_LEN, all_zero,
@@ -66,6 +67,10 @@ pub(crate) fn check(inner: &Inner, deep: bool, progress: &mut dyn FnMut(Progress
         check.compacted(segment)?;
         done += 1;
         progress(Progress { done, total });
+    }
+    let maps: Vec<ExtentId> = group.catalog.read().map_extents().collect();
+    for map in maps {
+        check.map(map)?;
     }
     if let Some((extent, bytes)) = state.reserve {
         check.reserve(extent, bytes)?;
@@ -156,6 +161,23 @@ impl Check<'_> {
         match self.note(table)? {
             Some(entries) => self.frames(sealed, segment.named.uuid.short(), &entries)?,
             None => self.table_pages(sealed)?,
+        }
+        Ok(())
+    }
+
+    /// The map of what differs between a volume and its source.
+    fn map(&mut self, extent: ExtentId) -> Result<()> {
+        let seqs = (Seq::ZERO, Seq::MAX);
+        let handle = match self.shared.storage.open(extent) {
+            Ok(handle) => handle,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.damage(extent, 0, PAGE_BYTES, seqs, "the dirty map is missing");
+                return Ok(());
+            }
+            Err(error) => return Err(Error::io("open", self.shared.storage.describe(extent), error)),
+        };
+        for flaw in dirty_map::inspect(&*handle)? {
+            self.damage(extent, flaw.offset, flaw.length, seqs, flaw.what);
         }
         Ok(())
     }

@@ -65,7 +65,7 @@ fn a_bookmark_is_one_cut_through_all_stores() {
                                 }
                             }
                         }
-                        if counter % 32 == 0 {
+                        if counter % 8 == 0 {
                             thread::sleep(Duration::from_millis(1));
                         }
                     }
@@ -80,11 +80,19 @@ fn a_bookmark_is_one_cut_through_all_stores() {
                             named.reverse();
                         }
                         let started = Instant::now();
-                        let mut round = 0;
-                        while started.elapsed() < Duration::from_millis(600) {
+                        let (mut round, mut exact) = (0, 0);
+                        // On a busy machine taps are in gaps for long.
+                        let lasts = |exact| Duration::from_millis(if exact < 5 { 20_000 } else { 600 });
+                        while started.elapsed() < lasts(exact) {
                             let new = NewBookmark::named(format!("s{setter}.{round}"));
                             match bookmark_across(&named, &new, None) {
-                                Ok(outcome) => assert!(outcome.is_complete(), "{outcome:?}"),
+                                Ok(outcome) => {
+                                    assert!(outcome.is_complete(), "{outcome:?}");
+                                    let is_exact = |store: &&Store| {
+                                        store.bookmark(&new.name).unwrap().inexact_volumes.is_empty()
+                                    };
+                                    exact += usize::from(named.iter().all(is_exact));
+                                }
                                 Err(error) => assert!(matches!(error, Error::NotPlaced(_)), "{error}"),
                             }
                             round += 1;

@@ -12,7 +12,7 @@ use cdp_core::{
 };
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -23,13 +23,21 @@ pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
-/// Names of the stores of the format version in force.
-pub fn names() -> [String; 2] {
-    [format!("v{FORMAT_VERSION}"), format!("v{FORMAT_VERSION}-unclean")]
+/// How each store of a format version is made.
+type Make = fn(&Path) -> Value;
+
+/// The stores of the format version in force.
+fn makers() -> [(String, Make); 3] {
+    [
+        (format!("v{FORMAT_VERSION}"), make_clean),
+        (format!("v{FORMAT_VERSION}-unclean"), make_unclean),
+        (format!("v{FORMAT_VERSION}-thinned"), make_thinned),
+    ]
 }
 
 /// The first moment of golden time: 2026-01-01T00:00:00Z and a bit.
-pub const START: TimeNs = TimeNs::new(1_767_225_600_000_000_123);
+const START: TimeNs = TimeNs::new(1_767_225_600_000_000_123);
+const HOUR: u64 = 3_600_000_000_000;
 const DISK_BYTES: u64 = 256 << 10;
 /// Not a multiple of a block, and more than a frame can hold.
 const WIDE_BYTES: u64 = (2 << 20) + 512;
@@ -80,6 +88,8 @@ struct Maker {
     times: Vec<TimeNs>,
     now: TimeNs,
     bookmarks: Vec<Bookmark>,
+    /// The points that a policy has left; `None` when there is every one.
+    kept: Option<BTreeSet<u64>>,
 }
 
 impl Maker {
@@ -98,6 +108,7 @@ impl Maker {
             times: vec![TimeNs::ZERO],
             now: START,
             bookmarks: Vec::new(),
+            kept: None,
         };
         maker.add_image("disk", 0, DISK_BYTES);
         maker
@@ -180,6 +191,19 @@ impl Maker {
         self.write("wide", 512, &data);
     }
 
+    /// So many hours after the beginning.
+    fn at_hour(&mut self, hour: u64) {
+        self.now = TimeNs::new(START.get() + hour * HOUR);
+    }
+
+    fn resize(&mut self, name: &str, bytes: u64) {
+        let at = self.store().resize_volume(name, bytes).unwrap().unwrap();
+        self.note(at.seq, at.time, name, |_| {});
+        let image = self.images.get_mut(name).unwrap();
+        image.now.resize(usize::try_from(bytes).unwrap(), 0);
+        *image.digests.last_mut().unwrap() = digest_of(&image.now);
+    }
+
     fn bookmark(&mut self, new: NewBookmark) {
         self.tick();
         let made = self.store().add_bookmark(&new).unwrap();
@@ -229,6 +253,7 @@ impl Maker {
         json!({
             "format_version": FORMAT_VERSION, "clean": clean, "tail_frames": u64::from(!clean), "newest": self.seq(),
             "times": times, "volumes": volumes, "bookmarks": bookmarks, "policy": self.store().policy().unwrap().to_json(),
+            "kept": self.kept,
         })
     }
 }
@@ -360,12 +385,69 @@ fn policy() -> Policy {
     .unwrap()
 }
 
-/// Makes both golden stores of the format version in force under `directory`, which holds neither.
+/// Sixty-four hours under a policy, with several owners, and a run that moves what is left out of what goes. The volume has had three sizes.
+fn make_thinned(path: &Path) -> Value {
+    const HOURS: u64 = 64;
+    let mut maker = Maker::new(path);
+    maker.store().set_policy(&sparse_policy()).unwrap();
+    let (mut hours, mut marked) = (BTreeMap::new(), BTreeSet::new());
+    for hour in 0..HOURS {
+        maker.at_hour(hour);
+        maker.write_some("disk", 3);
+        match hour {
+            7 => maker.bookmark(NewBookmark { locked: true, ..NewBookmark::named("locked") }),
+            // Older than the windows reach: it goes.
+            9 => maker.bookmark(NewBookmark::named("old")),
+            25 => maker.bookmark(NewBookmark::named("user")),
+            29 => maker.bookmark(NewBookmark {
+                kind: BookmarkKind::Application,
+                app: Some("postgresql".into()),
+                ..NewBookmark::named("app")
+            }),
+            13 => maker.resize("disk", DISK_BYTES / 2),
+            33 => maker.resize("disk", DISK_BYTES + 8192),
+            20 | 45 => maker.reopen(SEGMENT_BYTES),
+            _ => {}
+        }
+        if [7, 25, 29].contains(&hour) {
+            marked.insert(maker.seq());
+        }
+        maker.write_some("disk", 1);
+        hours.insert(hour, maker.seq());
+    }
+    maker.at_hour(HOURS);
+    maker.clock.set(maker.now);
+    let report = maker.store().run_retention(maker.now).unwrap();
+    assert!(report.bytes_freed > 100 << 10, "nothing was moved: {report:?}");
+    // All from the last state before the last day on, the last state of each slot of the day before, unless an application
+    // bookmark stands for it, and what bookmarks name.
+    let full_from = hours[&39];
+    let slots = [19, 23, 27, 35, 39].map(|hour| hours[&hour]);
+    maker.kept = Some(slots.into_iter().chain(marked).chain(full_from..=maker.seq()).collect());
+    maker.bookmarks.retain(|bookmark| bookmark.name != "old");
+    maker.reopen(SEGMENT_BYTES);
+    let expectation = maker.expectation(true);
+    maker.store.take().unwrap().close().unwrap();
+    expectation
+}
+
+fn sparse_policy() -> Policy {
+    Policy::from_toml(
+        "[[window]]\nto = \"24h\"\nkeep = \"all\"\n\n[[window]]\nto = \"48h\"\n\
+         keep = { every = \"4h\", prefer = [\"app\"] }\nbookmarks = \"all\"\n",
+    )
+    .unwrap()
+}
+
+/// Makes the golden stores of the format version in force under `directory`, those that are not there yet.
 pub fn make(directory: &Path) {
-    let makers: [fn(&Path) -> Value; 2] = [make_clean, make_unclean];
-    for (name, maker) in names().into_iter().zip(makers) {
+    for (name, maker) in makers() {
         let path = directory.join(&name);
-        fs::create_dir(&path).expect("a golden store is never overwritten");
+        if path.exists() {
+            // A golden store is never overwritten.
+            continue;
+        }
+        fs::create_dir(&path).unwrap();
         let expectation = maker(&path.join("store"));
         fs::write(path.join("expected.json"), serde_json::to_string_pretty(&expectation).unwrap() + "\n")
             .unwrap();

@@ -11,12 +11,13 @@ use cdp_core::{
     io::{DirectoryOptions, DirectoryStorage, Extent, MemoryStorage, Storage, StorageLock},
     units::ExtentId,
 };
+use parking_lot::{Condvar, Mutex};
 use std::{
     fs,
     io::{self, ErrorKind},
     path::Path,
     sync::{
-        Arc, Condvar, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
 };
@@ -49,7 +50,7 @@ struct Moody {
 
 impl Moody {
     fn set(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
+        *self.mood.lock() = mood;
         self.changed.notify_all();
     }
 
@@ -59,7 +60,7 @@ impl Moody {
     }
 
     fn may_write(&self) -> io::Result<()> {
-        let mut mood = self.mood.lock().unwrap();
+        let mut mood = self.mood.lock();
         match *mood {
             Mood::FailWrites(left) => self.count_down(Mood::FailWrites, left, &mut mood),
             Mood::Broken => Err(broken()),
@@ -68,10 +69,10 @@ impl Moody {
     }
 
     fn may_sync(&self) -> io::Result<()> {
-        let mut mood = self.mood.lock().unwrap();
+        let mut mood = self.mood.lock();
         self.hanging.fetch_add(1, SeqCst);
         while *mood == Mood::Hangs {
-            mood = self.changed.wait(mood).unwrap();
+            self.changed.wait(&mut mood);
         }
         self.hanging.fetch_sub(1, SeqCst);
         match *mood {
@@ -82,7 +83,7 @@ impl Moody {
     }
 
     fn may_grow(&self) -> io::Result<()> {
-        match *self.mood.lock().unwrap() {
+        match *self.mood.lock() {
             Mood::Broken => Err(broken()),
             Mood::Full => Err(ErrorKind::StorageFull.into()),
             _ => Ok(()),
@@ -299,7 +300,7 @@ fn one_failure_is_repaired() {
         production.write_many(200);
         moody.set(mood);
         production.write_many(200);
-        while *moody.mood.lock().unwrap() != Mood::Well {
+        while *moody.mood.lock() != Mood::Well {
             // It may be the flush itself that meets the failure.
             let _ = production.store.flush();
             production.write();

@@ -5,9 +5,10 @@ use cdp_core::{
     io::{MemoryStorage, Storage},
     units::{Seq, TimeNs},
 };
+use parking_lot::RwLock;
 use std::{
     io,
-    sync::{Arc, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,18 +25,18 @@ impl Source {
     }
 
     pub fn write(&self, offset: usize, data: &[u8]) {
-        self.bytes.write().unwrap()[offset..offset + data.len()].copy_from_slice(data);
+        self.bytes.write()[offset..offset + data.len()].copy_from_slice(data);
     }
 
     pub fn image(&self) -> Vec<u8> {
-        self.bytes.read().unwrap().clone()
+        self.bytes.read().clone()
     }
 }
 
 impl SourceReader for Source {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let offset = usize::try_from(offset).unwrap();
-        buf.copy_from_slice(&self.bytes.read().unwrap()[offset..offset + buf.len()]);
+        buf.copy_from_slice(&self.bytes.read()[offset..offset + buf.len()]);
         Ok(())
     }
 

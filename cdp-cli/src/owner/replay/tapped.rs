@@ -3,9 +3,12 @@
 use super::{super::protocol::TapText, Sink};
 use crate::{
     exit::{Failure, Outcome},
+    image::stamp_of,
     interrupt::Interrupt,
 };
-use cdp_core::{SourceReader, SourceState, Store, Tap, TapOptions, Volume, trace::TraceLine, units::Seq};
+use cdp_core::{
+    SourceReader, SourceStamp, SourceState, Store, Tap, TapOptions, Volume, trace::TraceLine, units::Seq,
+};
 use rustix::fs::FallocateFlags;
 use std::{
     fs::{File, OpenOptions},
@@ -32,6 +35,10 @@ struct SourceFile(File);
 impl SourceReader for SourceFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.0.read_exact_at(buf, offset)
+    }
+
+    fn stamp(&self) -> io::Result<Option<SourceStamp>> {
+        stamp_of(&self.0)
     }
 }
 

@@ -218,7 +218,7 @@ fn commands_on_a_full_disk_leave_nothing_half_made() {
     let (_device, small) = small_disk(scene.root(), 64);
     let free = program!("df", "--output=avail", "-B1", small.directory).succeeds().stdout;
     let free: u64 = free.lines().last().unwrap().trim().parse().unwrap();
-    program!("fallocate", "--length", (free - (2 << 20)).to_string(), small.directory.join("ballast"))
+    program!("fallocate", "--length", (free - (256 << 10)).to_string(), small.directory.join("ballast"))
         .succeeds();
     let store = small.directory.join("store");
     cdp!("create", store, "--size", "1G").exits(1);

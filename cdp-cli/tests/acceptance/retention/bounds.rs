@@ -173,9 +173,8 @@ fn stop_sends_a_tap_to_its_dirty_map() {
     let store = lab.store.clone();
     let tap = || cdp!("replay", store, file, "--tap", "--source", source, "--no-wait", "--json");
     let (ran, most) = most_allocated(&store, tap);
-    // Whether a tap that ended in its dirty map is a failure of the command is not said.
-    let ran = ran.exits_with_one_of(&[0, 1]);
-    println!("{}", ran.described());
+    let ran = ran.succeeds().json();
+    assert_eq!(ran["gaps"], 1, "{ran}");
     assert!(most <= BOUND, "{most} of {BOUND}");
     lab.oracle.replay(&trace, None);
     let image = lab.oracle.image("disk", trace.counted());
@@ -185,6 +184,8 @@ fn stop_sends_a_tap_to_its_dirty_map() {
     let last = exact["to_seq"].as_u64().expect("a number");
     assert_eq!(exact["from_seq"], 0, "something was dropped: {points}");
     assert!(last > 1000 && last < trace.counted(), "{points}");
+    let gap = &points["gaps"][0];
+    assert_eq!((&gap["from_seq"], &gap["reason"]), (&(last + 1).into(), &"shortage".into()), "{points}");
     for seq in [0, 1, last / 2, last] {
         lab.assert_restores(&format!("seq:{seq}"), "disk", seq);
     }

@@ -122,7 +122,7 @@ fn a_reader_keeps_its_point_across_a_run() {
         let _ = fs::remove_file(&target);
         lab.assert_sound();
         lab.run(now);
-        lab.assert_planned(now);
+        lab.assert_small(&lab.assert_planned(now));
     }
     println!("{begun} restores were not refused");
     assert!(begun > 0, "no restore had begun before its run");
@@ -160,5 +160,6 @@ fn runs_beside_a_writing_process() {
     lab.run(end);
     let kept = lab.assert_planned(end);
     lab.assert_open(&Lab::some(&mut random, &kept.seqs, 10));
+    lab.assert_small(&kept);
     lab.assert_sound();
 }

@@ -180,11 +180,11 @@ fn one_run_after_forty_days_leaves_what_the_policy_says() {
     assert_eq!(preview["keep_points"], kept.seqs.len(), "the points that stay");
     // Seq 0 goes too, and is a point.
     assert_eq!(preview["drop_points"], before.len() + 1 - kept.seqs.len(), "the points that go");
-    // A preview cannot know how the survivors of partly freed files pack together, nor the indexes that a run
-    // writes: a tenth of the store's size is what it may be off by.
-    for (what, report) in [("preview", &preview), ("run", &ran)] {
+    // A preview cannot know how the survivors of partly freed files pack together, nor the indexes that a run writes: a tenth of the
+    // store's size is what it may be off by. A run has counted, all but the index that it sealed first and the manifest.
+    for (what, report, parts) in [("preview", &preview, 10), ("run", &ran, 200)] {
         let said = report["bytes_freed"].as_u64().expect("a number");
-        assert!(said.abs_diff(freed) <= allocated / 10, "{what} says {said}, freed were {freed}");
+        assert!(said.abs_diff(freed) <= allocated / parts, "{what} says {said}, freed were {freed}");
     }
     assert_all(&lab, &mut random, now);
     let again = lab.run(now);

@@ -64,6 +64,27 @@ fn steady(lab: &mut Lab, writes: u64, step: u64) {
     lab.replay(&trace);
 }
 
+/// Goal: also a store that is smaller than the segments it makes ready gives back what nobody needs. Method: the same blocks again and
+/// again over three days, in one replay, and a run; what is allocated against what the points that stay need.
+#[test]
+fn a_small_store_gives_its_space_back() {
+    let policy = Policy { windows: Policy::reference().windows[..1].to_vec(), ..Policy::reference() };
+    let mut lab = Lab::new(&[("disk", 2 << 20)], policy);
+    let mut trace = Trace::default();
+    for number in 0..600 {
+        trace.write(START + number * DAY / 200, "disk", number % 32 * 65536, 65536);
+    }
+    lab.replay(&trace);
+    let now = START + 3 * DAY;
+    let before = crate::support::files::allocated_below(&lab.store);
+    let said = lab.run(now)["bytes_freed"].as_u64().expect("a number");
+    let kept = lab.assert_planned(now);
+    let after = crate::support::files::allocated_below(&lab.store);
+    println!("{before} bytes, said to be freed {said}, now {after}");
+    lab.assert_small(&kept);
+    assert!(said.abs_diff(before - after) <= before / 20, "{before}, {said}, {after}");
+}
+
 /// Goal: the edges are where the contract puts them, to the nanosecond. Method: the reference policy on hourly
 /// writes, run with `now` one nanosecond before and at each kind of edge, each in a copy of one store.
 #[test]

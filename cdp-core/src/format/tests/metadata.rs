@@ -4,7 +4,7 @@ use super::assert_cuts_are_refused;
 use crate::{
     bookmark::{Across, AcrossState, Bookmark, BookmarkKind},
     capture::Coalescing,
-    catalog::{GapReason, TapMap, TapRecord},
+    catalog::{ComparisonKind, GapReason, SourceStamp, StampRecord, TapMap, TapRecord, VolumeSize},
     dirty_map::Granularity,
     error::SeqTime,
     format::{Malformed, Uuid, meta::MetaRecord},
@@ -117,6 +117,21 @@ fn records() -> impl Strategy<Value = MetaRecord> {
                 _ => Coalescing::PerBarrier,
             };
             MetaRecord::CoalescingSet { behind: Seq::new(behind), coalescing }
+        }),
+        (0..volumes_max(), 1..=VOLUME_BYTES_MAX / 512, 0..COUNTER_END).prop_map(|(id, sectors, from)| {
+            let size = VolumeSize { from: Seq::new(from), bytes: sectors * 512 };
+            MetaRecord::VolumeResized { id: VolumeId::new(id), size }
+        }),
+        (0..volumes_max(), 0..4_u8, any::<Option<[u64; 5]>>()).prop_map(|(id, kind, words)| {
+            let stamp = words.map(|[device, inode, bytes, modified_ns, changed_ns]| SourceStamp {
+                device,
+                inode,
+                bytes,
+                modified_ns,
+                changed_ns,
+            });
+            let record = StampRecord { stamp, unfinished: ComparisonKind::from_code(kind) };
+            MetaRecord::SourceStamped { volume: VolumeId::new(id), record }
         }),
         (names(), 1..=ACROSS_STORES_MAX, any::<bool>(), any::<u64>()).prop_map(
             |(name, count, confirmed, missing)| {
@@ -267,4 +282,42 @@ fn records_that_are_not_whole_are_refused() {
     let mut endless = bytes;
     endless[2..6].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(decode(&endless).is_err(), "no allocation by a length that is not there");
+}
+
+/// Goal: the bytes of the records of sizes and sources stay as they are documented, and what they cannot say is refused. Method: both in full,
+/// then each field out of its bounds.
+#[test]
+fn sizes_and_stamps_have_the_documented_bytes() {
+    let resized = MetaRecord::VolumeResized {
+        id: VolumeId::new(0x0102),
+        size: VolumeSize { from: Seq::new(0x0506), bytes: 0x4000 },
+    };
+    let bytes = encoded(&resized);
+    assert_eq!(bytes[..6], [13, 0, 18, 0, 0, 0]);
+    assert_eq!(bytes[6..8], [2, 1]);
+    assert_eq!(bytes[8..16], 0x4000_u64.to_le_bytes());
+    assert_eq!(bytes[16..], 0x0506_u64.to_le_bytes());
+    assert_eq!(decode(&bytes), Ok(resized));
+    for (at, value) in [(9, 0x41), (15, 0xff), (23, 0xff), (7, 0xff)] {
+        let mut wrong = bytes.clone();
+        wrong[at] = value;
+        if at == 9 {
+            wrong[8] = 1;
+        }
+        assert!(decode(&wrong).is_err(), "byte {at}");
+    }
+    let stamp = SourceStamp { device: 1, inode: 2, bytes: 3, modified_ns: 4, changed_ns: 5 };
+    let record = StampRecord { stamp: Some(stamp), unfinished: Some(ComparisonKind::Digests) };
+    let stamped = MetaRecord::SourceStamped { volume: VolumeId::new(7), record };
+    let bytes = encoded(&stamped);
+    assert_eq!(bytes[..10], [14, 0, 44, 0, 0, 0, 7, 0, 2, 1]);
+    let words: Vec<u8> = [1_u64, 2, 3, 4, 5].iter().flat_map(|word| word.to_le_bytes()).collect();
+    assert_eq!(bytes[10..], words);
+    assert_eq!(decode(&bytes), Ok(stamped));
+    for (at, value) in [(8, 4), (9, 2), (9, 0)] {
+        let mut wrong = bytes.clone();
+        wrong[at] = value;
+        assert!(decode(&wrong).is_err(), "byte {at} = {value}");
+    }
+    assert_cuts_are_refused(&bytes, decode);
 }

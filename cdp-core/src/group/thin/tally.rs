@@ -1,6 +1,6 @@
 //! What is alive: how much of each segment is still needed, and what is worth rewriting for it.
 
-use super::Damaged;
+use super::{Damaged, DeadLimits};
 use crate::{
     error::Result,
     format::{PAGE_BYTES, manifest::RunId},
@@ -23,8 +23,10 @@ const SURVIVORS_MAX: u64 = 512 << 10;
 const VICTIMS_MAX: usize = 8192;
 /// Bytes of an entry of the index.
 const ENTRY_BYTES: u64 = 24;
-/// Of the entries of a run, one in so many must be dead before it is rewritten for their sake alone.
-const DEAD_ENTRIES_ONE_IN: u64 = 8;
+/// Of the entries of a run, one in so many must be dead before it is rewritten along with others.
+const DEAD_ENTRIES_ONE_IN: u64 = 4;
+/// Bytes that a round frees for each byte of the index that it rewrites, unless too much is dead.
+const WORTH_TIMES: u64 = 4;
 
 /// A segment that may go: nothing in it belongs to the full range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +65,13 @@ impl Segments {
         let state = manifest.state();
         let mut found = Self { fixed_bytes: 0, sealed: BTreeMap::new() };
         for (extent, segment) in &state.segments {
-            let sealed = segment.sealed.as_ref().filter(|_| !damaged.segments.contains(extent));
-            let Some(sealed) = sealed else {
-                found.fixed_bytes += segment.named.bytes;
-                continue;
-            };
+            // One that is being filled has hardly anything yet, and more room than a small store has in all.
+            let Some(sealed) = &segment.sealed else { continue };
             let bytes = sealed.extent_bytes.max(sealed.frames_end);
+            if damaged.segments.contains(extent) {
+                found.fixed_bytes += bytes;
+                continue;
+            }
             let seqs = (Seq::ZERO, sealed.last_seq);
             found.sealed.insert(
                 extent.get(),
@@ -233,7 +236,7 @@ impl Tally {
     pub fn choose(
         &self,
         segments: &Segments,
-        dead_percent_max: u64,
+        may_stay: DeadLimits,
         limits: RoundLimits,
         sabotage: Sabotage,
     ) -> Option<Choice> {
@@ -247,7 +250,10 @@ impl Tally {
             alive_bytes += candidate.bytes - dead;
             dead_bytes += dead;
         }
-        let may_stay = u128::from(alive_bytes) * u128::from(dead_percent_max) / 100;
+        let is_within =
+            |dead: u64, percent: u64| u128::from(dead) * 100 <= u128::from(alive_bytes) * u128::from(percent);
+        let begin = if limits.tight { may_stay.end_percent } else { may_stay.begin_percent };
+        let begins = !is_within(dead_bytes, begin);
         let mut victims = BTreeSet::new();
         let mut inputs = BTreeSet::new();
         let (mut moved_bytes, mut moved_entries, mut freed_bytes) = (0, 0, 0);
@@ -265,7 +271,7 @@ impl Tally {
             if little && limits.tight {
                 continue;
             }
-            let is_enough = u128::from(dead_bytes) <= may_stay || little;
+            let is_enough = !begins || little || is_within(dead_bytes, may_stay.end_percent);
             // At least one that has survivors goes in each round.
             let too_many = moved_bytes > 0
                 && (moved_bytes + bytes > limits.bytes || moved_entries + alive.entries > limits.entries);
@@ -302,6 +308,11 @@ impl Tally {
         let runs = |list: Vec<(usize, &Arc<Run>)>| list.into_iter().map(|(_, run)| run.clone()).collect();
         let dead_entries: u64 = inputs.iter().map(|(place, _)| self.dropped[*place]).sum();
         freed_bytes += dead_entries * ENTRY_BYTES;
+        // What is dead as a whole goes without being copied, and yet not for less than it costs to rewrite the index.
+        let rewritten: u64 = inputs.iter().map(|(_, run)| run.meta().bytes()).sum();
+        if !begins && freed_bytes < rewritten * WORTH_TIMES {
+            return None;
+        }
         Some(Choice { inputs: runs(inputs), neighbours: runs(neighbours), victims, freed_bytes })
     }
 

@@ -253,3 +253,36 @@ fn classes_end_at_kept_points() {
     assert_eq!([0, 3, 4, 7, 8, 10].map(number), [3, 3, 7, 7, 10, 10].map(Some));
     assert_eq!([11, u64::MAX].map(number), [None, None]);
 }
+
+/// Goal: the class of a seq does not depend on how the points are spread. Method: points far apart, close together and both, up to the
+/// largest seq; at and around each, and at random, compared with a plain search.
+#[test]
+fn classes_are_found_however_the_points_lie() {
+    let close = (0..5000).map(|number| (1 << 40) + number);
+    let spreads: [Vec<u64>; 5] = [
+        vec![],
+        vec![0],
+        close.clone().collect(),
+        (0..60).map(|bit| 1 << bit).collect(),
+        (0..1000).map(|number| number << 50).chain(close).collect(),
+    ];
+    for (singles, full_from) in
+        spreads.iter().flat_map(|singles| [0, 1, 1 << 41, u64::MAX].map(|to| (singles, to)))
+    {
+        let classes = Classes::new(singles.iter().copied(), full_from);
+        let mut kept: Vec<u64> =
+            singles.iter().copied().filter(|seq| *seq < full_from).chain([full_from]).collect();
+        kept.sort_unstable();
+        kept.dedup();
+        let around = kept.iter().flat_map(|seq| [seq.saturating_sub(1), *seq, seq.saturating_add(1)]);
+        for seq in around.chain((0..64).map(|bit| u64::MAX >> bit)) {
+            let expected = kept.get(kept.partition_point(|point| *point < seq)).copied();
+            assert_eq!(
+                classes.point_of(classes.class_of(seq)),
+                expected,
+                "{seq} among {} points",
+                kept.len()
+            );
+        }
+    }
+}

@@ -7,7 +7,7 @@ use super::{
     outcome::DropReason,
 };
 use crate::{
-    Bookmark, Result, SeqTime,
+    Bookmark, Error, Result, SeqTime,
     retention::{Keep, Policy, Slots, Window},
     units::{Seq, TimeNs},
 };
@@ -107,7 +107,12 @@ impl<'a> Cascade<'a> {
                     break;
                 }
                 states.push(State { point, fresh });
-                end = slot_start(point.time.get(), slots.interval);
+                let next = slot_start(point.time.get(), slots.interval);
+                if next >= end {
+                    let text = "the history changed while retention was planned; try again";
+                    return Err(Error::InvalidArgument(text.into()));
+                }
+                end = next;
             }
             states[kept_singly..].reverse();
         } else if decided_before && full.standing == Standing::State {

@@ -197,6 +197,7 @@ impl World {
             Op::LockBookmark(which, locked) => self.lock_bookmark(*which, *locked),
             Op::AddVolume(sectors) => self.add_volume(*sectors),
             Op::Import { sectors, seed, fail_after } => self.import(*sectors, *seed, *fail_after),
+            Op::Resize { volume, sectors } => self.resize(*volume, *sectors),
             Op::Coalesce(coalescing) => self.coalesce(*coalescing),
             Op::Step(count) => self.background(*count),
             Op::Clock(jump) => {

@@ -63,7 +63,7 @@ impl World {
         for (volume, seq, snapshot) in &self.held {
             let image = self.model.image(*volume, *seq);
             let mut read = |offset, buf: &mut [u8]| snapshot.read(offset, buf);
-            let volume = &self.model.volumes()[*volume];
+            let volume = &self.model.volumes()[*volume].at(*seq);
             compare_image(volume, *seq, &image, "held snapshot read", &mut self.rng, &mut read)?;
         }
         Ok(())

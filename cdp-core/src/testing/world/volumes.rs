@@ -9,7 +9,7 @@ use crate::{
         model::{ModelVolume, Written},
         op::{Fill, When},
     },
-    units::SECTOR_BYTES,
+    units::{SECTOR_BYTES, len_u64, to_len},
 };
 
 impl World {
@@ -28,6 +28,7 @@ impl World {
             bytes: sectors * SECTOR_BYTES,
             exists_from: self.model.newest().seq,
             tag: self.model.new_tag(),
+            before: Vec::new(),
         };
         let result = self.store()?.add_volume(&volume.name, volume.bytes);
         match self.judge("add_volume", result)? {
@@ -36,6 +37,39 @@ impl World {
                 self.model.acknowledge(self.model.newest().seq);
             }
             Outcome::Failed | Outcome::Cut => self.model.added_volume_perhaps(volume, None),
+        }
+        Ok(())
+    }
+
+    pub(super) fn resize(&mut self, volume: u64, sectors: u64) -> Result<(), Mismatch> {
+        let index = to_len(volume % len_u64(self.model.volumes().len()));
+        // A write that may or may not be there must stay the only thing in doubt.
+        if !self.model.is_certain() || !self.settle()? {
+            return Ok(());
+        }
+        let (volume, bytes) = (self.model.volumes()[index].clone(), sectors * SECTOR_BYTES);
+        let store = self.store()?;
+        let result = store.resize_volume(&volume.name, bytes);
+        match self.judge("resize_volume", result)? {
+            Outcome::Done(None) if volume.bytes == bytes => {}
+            Outcome::Done(Some(at)) if volume.bytes != bytes => {
+                let expected = self.model.resized(index, bytes);
+                self.coverage.seqs += 1;
+                if at.seq != expected {
+                    return Err(Mismatch::new("resize", format!("seq {expected}"), format!("{at:?}")));
+                }
+                self.model.acknowledge(expected);
+            }
+            Outcome::Done(found) => {
+                let expected = format!("a change from {} to {bytes} bytes", volume.bytes);
+                return Err(Mismatch::new("resize", expected, format!("{found:?}")));
+            }
+            Outcome::Cut => self.model.resized_perhaps(index, bytes),
+            // When only its sync has failed, it holds.
+            Outcome::Failed if store.newest().seq > self.model.newest().seq => {
+                self.model.resized(index, bytes);
+            }
+            Outcome::Failed => self.nothing_captured("resize")?,
         }
         Ok(())
     }
@@ -55,6 +89,7 @@ impl World {
             bytes: sectors * SECTOR_BYTES,
             exists_from: self.model.newest().seq.next(),
             tag: self.model.new_tag(),
+            before: Vec::new(),
         };
         let pieces = pieces_of(0, sectors, Fill::Mixed(seed), stamp);
         let mut source = ContentSource::new(volume.tag, &pieces, sectors, fail_after);

@@ -1,0 +1,84 @@
+//! Resync and verify at the owner of a store.
+
+use super::{
+    execute::Events,
+    protocol::{ModeText, ResyncRequest, VerifyRequest},
+};
+use crate::{
+    exit::{Failure, Outcome},
+    image::ComparedSource,
+    output::{ResyncDocument, VerifyDocument, human_size},
+};
+use cdp_core::{Progress, ResyncMode, ResyncOptions, Store, VerifyOptions, units::TimeNs};
+use std::{path::Path, sync::Arc};
+
+/// Threads that read the source ahead: as many requests in flight as a disk needs to be read at its speed.
+const READERS: usize = 4;
+
+fn open(store: &Store, volume: Option<&str>, source: &Path) -> Outcome<Arc<ComparedSource>> {
+    let volume = store.volume(volume)?;
+    ComparedSource::open(source, volume.name(), volume.bytes()).map(Arc::new)
+}
+
+/// Makes a volume equal to a source.
+///
+/// # Errors
+/// Those of the store and the source; `Failed` when it was interrupted.
+pub fn resync(store: &Store, request: &ResyncRequest, events: &mut dyn Events) -> Outcome<ResyncDocument> {
+    let source = open(store, request.volume.as_deref(), &request.source)?;
+    let options = ResyncOptions {
+        mode: match request.mode {
+            ModeText::Full => ResyncMode::Full,
+            ModeText::Digest => ResyncMode::Digest,
+            ModeText::Map => ResyncMode::Map,
+            ModeText::Quick => ResyncMode::Quick,
+        },
+        readers: READERS,
+        bytes_per_second_max: request.rate,
+        source_is_unchanged: request.source_unchanged,
+        time: request.time_ns.map(TimeNs::new),
+        ..ResyncOptions::default()
+    };
+    let interrupt = events.interrupt();
+    let report = store.resync_from(
+        request.volume.as_deref(),
+        source,
+        &options,
+        &mut |progress: Progress| events.progress(progress.done, progress.total),
+        &|| interrupt.is_set(),
+    )?;
+    if report.bytes_left > 0 {
+        return Err(Failure::new(format!(
+            "interrupted; {} are still to be compared, and the next run goes on there if the source is not changed",
+            human_size(report.bytes_left)
+        )));
+    }
+    if let Some(why) = &report.fallback {
+        events.note(&format!("cdp: {why}; the whole source was compared by digests"));
+    } else if report.resumed {
+        events.note("cdp: went on where an earlier run had ended");
+    }
+    Ok((&report).into())
+}
+
+/// Compares a volume with a source.
+///
+/// # Errors
+/// Those of the store and the source; `Failed` when it was interrupted. Differences are in the document.
+pub fn verify(store: &Store, request: &VerifyRequest, events: &mut dyn Events) -> Outcome<VerifyDocument> {
+    let source = open(store, request.volume.as_deref(), &request.source)?;
+    let options =
+        VerifyOptions { repair: request.repair, readers: READERS, bytes_per_second_max: request.rate };
+    let interrupt = events.interrupt();
+    let report = store.verify_from(
+        request.volume.as_deref(),
+        source,
+        &options,
+        &mut |progress: Progress| events.progress(progress.done, progress.total),
+        &|| interrupt.is_set(),
+    )?;
+    if !report.complete {
+        return Err(Failure::new("interrupted before everything was compared; nothing was changed"));
+    }
+    Ok((&report).into())
+}
