@@ -19,7 +19,7 @@ use std::{
 };
 
 const BLOCK: usize = 4096;
-const BLOCKS: u64 = 64;
+const BLOCKS: usize = 64;
 const SECOND: u64 = 1_000_000_000;
 const START: u64 = 1_767_225_600 * SECOND;
 const RUNS: usize = 100;
@@ -27,12 +27,12 @@ const WRITES_A_RUN: u64 = 50;
 /// Far more than all of it takes on a slow machine.
 const TOO_LONG: Duration = Duration::from_secs(240);
 
-fn content(block: u64, seq: u64) -> Vec<u8> {
-    [block.to_le_bytes(), seq.to_le_bytes()].concat().repeat(BLOCK / 16)
+fn content(block: usize, seq: u64) -> Vec<u8> {
+    [(block as u64).to_le_bytes(), seq.to_le_bytes()].concat().repeat(BLOCK / 16)
 }
 
 /// What a run in each of two threads, steps of background work and a writer make of a store; the seqs that were written.
-fn carry_out(store: &Store, clock: &ManualClock) -> Vec<u64> {
+fn carry_out(store: &Store, clock: &ManualClock) -> Vec<usize> {
     let stop = AtomicBool::new(false);
     let (ended, end) = mpsc::channel();
     thread::scope(|scope| {
@@ -40,12 +40,12 @@ fn carry_out(store: &Store, clock: &ManualClock) -> Vec<u64> {
             let (mut blocks, mut state) = (Vec::new(), 5_u64);
             while !stop.load(Ordering::Relaxed) {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let block = (state >> 33) % BLOCKS;
+                let block = usize::try_from(state >> 33).unwrap() % BLOCKS;
                 let seq = blocks.len() as u64 + 1;
                 clock.set(TimeNs::new(START + seq * SECOND));
                 let data = content(block, seq);
                 assert_eq!(
-                    store.volume(None).unwrap().write(block * BLOCK as u64, &data).unwrap().get(),
+                    store.volume(None).unwrap().write((block * BLOCK) as u64, &data).unwrap().get(),
                     seq
                 );
                 blocks.push(block);
@@ -78,7 +78,7 @@ fn carry_out(store: &Store, clock: &ManualClock) -> Vec<u64> {
         // Threads that never end cannot be joined: the process says so and ends.
         for _ in 0..2 {
             if end.recv_timeout(TOO_LONG).is_err() {
-                eprintln!("a run of retention does not come to its end beside background work");
+                println!("a run of retention does not come to its end beside background work");
                 std::process::abort();
             }
         }
@@ -98,18 +98,18 @@ fn runs_beside_background_work_end_and_keep_what_is_right() {
         run_fanout: 2,
         ..OpenOptions::default()
     };
-    let create = CreateOptions { volume: "disk".into(), bytes: BLOCKS * BLOCK as u64 };
+    let create = CreateOptions { volume: "disk".into(), bytes: (BLOCKS * BLOCK) as u64 };
     let store = Store::create(Arc::new(MemoryStorage::new()), &create, options).unwrap();
     let policy =
         "[[window]]\nto = \"300s\"\nkeep = \"all\"\n\n[[window]]\nto = \"1h\"\nkeep = { every = \"2m\" }\n";
     store.set_policy(&Policy::from_toml(policy).unwrap()).unwrap();
     let written = carry_out(&store, &clock);
     store.run_retention(store.newest().time).unwrap();
-    let mut image = vec![0; BLOCKS as usize * BLOCK];
+    let mut image = vec![0; BLOCKS * BLOCK];
     let mut expected = image.clone();
     let mut open = Vec::new();
     for (seq, block) in (1..).zip(&written) {
-        let at = *block as usize * BLOCK;
+        let at = block * BLOCK;
         expected[at..at + BLOCK].copy_from_slice(&content(*block, seq));
         match store.volume(None).unwrap().snapshot(Seq::new(seq)) {
             Ok(snapshot) => {
