@@ -1,6 +1,6 @@
 //! Retention from several threads at once: runs, background work and a writer of one store.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use cdp_core::{
     CreateOptions, Error, OpenOptions, Stepped, Store,
@@ -22,7 +22,7 @@ const BLOCK: usize = 4096;
 const BLOCKS: usize = 64;
 const SECOND: u64 = 1_000_000_000;
 const START: u64 = 1_767_225_600 * SECOND;
-const RUNS: usize = 100;
+const RUNS: usize = 40;
 const WRITES_A_RUN: u64 = 50;
 /// Far more than all of it takes on a slow machine.
 const TOO_LONG: Duration = Duration::from_secs(240);
