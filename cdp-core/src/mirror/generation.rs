@@ -5,7 +5,8 @@
 //! ahead, and two copies that both went on from a common id tell of a split brain.
 //!
 //! An id is a number, which rises by one with each rotation, and a random tag, so that two that went on from the same base never agree.
-//! Invariant *bounded*: at most [`GENERATIONS_MAX`] older ids are kept, the newest first. Concept: DRBD user's guide, generation identifiers.
+//! Invariant *bounded*: at most [`GENERATIONS_MAX`] older ids are kept, the newest first; those at which other copies stand go last, so that one
+//! that was away for long is still known. Concept: DRBD user's guide, generation identifiers.
 
 use crate::{
     Error, Result,
@@ -96,18 +97,21 @@ impl Generations {
         self.current == id || self.base == Some(id) || self.older.contains(&id)
     }
 
-    /// Goes over to a new id: what the copy holds from now on, others miss.
+    /// Goes over to a new id: what the copy holds from now on, others miss. `others`: where the other copies of the set stand.
     ///
     /// # Errors
     /// `InvalidArgument` at the end of the numbers, which no set reaches.
-    pub fn rotate(&mut self, tag: u64) -> Result<()> {
+    pub fn rotate(&mut self, tag: u64, others: &[GenerationId]) -> Result<()> {
         let number = self.current.number + 1;
         if number >= COUNTER_END {
             return Err(Error::InvalidArgument("the generations of this mirror set are used up".into()));
         }
         self.base = Some(self.current);
         self.older.insert(0, self.current);
-        self.older.truncate(GENERATIONS_MAX);
+        while self.older.len() > GENERATIONS_MAX {
+            let last = self.older.len() - 1;
+            self.older.remove(self.older.iter().rposition(|id| !others.contains(id)).unwrap_or(last));
+        }
         self.current = GenerationId { number, tag };
         Ok(())
     }
@@ -172,9 +176,9 @@ mod tests {
         let first = Generations::first(7);
         let (mut one, mut other) = (first.clone(), first.clone());
         assert_eq!(one.relation(&other), Relation::Equal);
-        one.rotate(8).unwrap();
+        one.rotate(8, &[]).unwrap();
         assert_eq!((one.relation(&first), first.relation(&one)), (Relation::Ahead, Relation::Behind));
-        other.rotate(9).unwrap();
+        other.rotate(9, &[]).unwrap();
         assert_eq!(one.relation(&other), Relation::Diverged);
         assert_eq!(one.relation(&Generations::first(1)), Relation::Unrelated);
     }
@@ -184,9 +188,9 @@ mod tests {
     fn the_history_is_bounded() {
         let first = Generations::first(0);
         let mut ahead = first.clone();
-        (0..GENERATIONS_MAX as u64).for_each(|tag| ahead.rotate(tag + 1).unwrap());
+        (0..GENERATIONS_MAX as u64).for_each(|tag| ahead.rotate(tag + 1, &[]).unwrap());
         assert_eq!(ahead.relation(&first), Relation::Ahead);
-        ahead.rotate(99).unwrap();
+        ahead.rotate(99, &[]).unwrap();
         assert_eq!((ahead.older().len(), ahead.relation(&first)), (GENERATIONS_MAX, Relation::Unrelated));
         let mut bytes = Vec::new();
         ahead.encode(&mut bytes);
@@ -194,5 +198,16 @@ mod tests {
         assert_eq!(Generations::decode(&mut input), Ok(ahead));
         assert!(input.is_empty());
         (0..bytes.len()).for_each(|end| assert!(Generations::decode(&mut &bytes[..end]).is_err(), "{end}"));
+    }
+
+    /// Goal: a copy that was away through more rotations than are kept is still known. Method: rotate far beyond the bound.
+    #[test]
+    fn where_another_copy_stands_is_never_forgotten() {
+        let away = Generations::first(1);
+        let mut ahead = away.clone();
+        (0..5 * GENERATIONS_MAX as u64).for_each(|tag| ahead.rotate(tag, &[away.current()]).unwrap());
+        assert_eq!(ahead.older().len(), GENERATIONS_MAX);
+        assert_eq!(ahead.relation(&away), Relation::Ahead);
+        assert_eq!(away.relation(&ahead), Relation::Behind);
     }
 }

@@ -34,6 +34,7 @@ impl MirrorSet {
             let whole =
                 |number: u32| members.iter().any(|member| member.number == number && member.is_whole());
             let shared = state.sample.clone();
+            let stand: Vec<_> = state.copies.iter().map(|copy| copy.generations.current()).collect();
             for copy in &mut state.copies {
                 if leaving.contains(&copy.number) {
                     let own = samples.iter().find(|(number, _)| *number == copy.number);
@@ -54,7 +55,7 @@ impl MirrorSet {
                         .and_then(|found| found.change_stamp().ok().flatten());
                 } else if copy.online && whole(copy.number) {
                     copy.generations = newest.clone().unwrap_or_else(|| copy.generations.clone());
-                    rotated = copy.generations.rotate(tag);
+                    rotated = copy.generations.rotate(tag, &stand);
                 }
             }
         };
@@ -338,7 +339,7 @@ impl MirrorSet {
         let state = self.meta.lock().current().clone();
         let own = state.copies.iter().find(|copy| copy.number == winner).ok_or_else(|| no_copy(winner))?;
         let mut newest = own.generations.clone();
-        newest.rotate(random()?)?;
+        newest.rotate(random()?, &[])?;
         let member =
             members.iter_mut().find(|member| member.number == winner).ok_or_else(|| no_copy(winner))?;
         clear_all(member);

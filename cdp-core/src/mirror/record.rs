@@ -317,7 +317,7 @@ mod tests {
         };
         let copy = |number: u32| {
             let mut generations = Generations::first(u64::from(number));
-            (0..20).for_each(|tag| generations.rotate(tag).unwrap());
+            (0..20).for_each(|tag| generations.rotate(tag, &[]).unwrap());
             CopyRecord {
                 number,
                 id: Uuid([u8::try_from(number).unwrap(); 16]),

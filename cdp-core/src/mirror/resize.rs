@@ -142,8 +142,8 @@ fn grow(members: &[Member], old_bytes: u64, new_bytes: u64) -> Result<Vec<u32>> 
         let Some(copy) = &member.copy else { continue };
         let failed = |error| Error::io("set the size of", format!("copy {}", member.number), error);
         let size = copy.size().map_err(failed)?;
-        // Also where it is that large already: after a failure that need not be durable.
-        if size <= new_bytes && copy.set_size(new_bytes).map_err(failed)? && size == old_bytes {
+        // Also where it is that large already, or larger: after a failure its size need not be durable.
+        if copy.set_size(new_bytes.max(size)).map_err(failed)? && size == old_bytes {
             zeroed.push(member.number);
         }
     }

@@ -350,6 +350,9 @@ impl MirrorWorld {
         self.coverage.downs += 1;
         self.set = None;
         self.poisoned = false;
+        // What a failed sync has lost reads back until the power fails. A process that is killed before it has recorded the failure would compare with that,
+        // which is said to be a limit.
+        let down = if self.sync_faults { Down::Power } else { down };
         (self.faulty, self.sync_faults) = (false, false);
         let cut = |disk: &SimulatedStorage, rng: &mut SimRng| match down {
             Down::Kill => disk.kill(),

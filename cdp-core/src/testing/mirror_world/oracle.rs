@@ -96,7 +96,8 @@ impl MirrorWorld {
         let Some(record) = self.record() else { return Ok(()) };
         let (missed, others): (Vec<_>, Vec<_>) =
             record.copies.iter().partition(|copy| self.missed.contains(&copy.number));
-        for copy in missed.iter().filter(|copy| !self.becoming_whole.contains(&copy.number)) {
+        let may_be_whole = |number: u32| self.becoming_whole.contains(&number) || self.holds_all(number);
+        for copy in missed.iter().filter(|copy| !may_be_whole(copy.number)) {
             let current = copy.generations.current();
             // Copies that are being repaired are behind as well.
             let newest = others.iter().map(|other| other.generations.current().number).max();
@@ -110,6 +111,15 @@ impl MirrorWorld {
             }
         }
         Ok(())
+    }
+
+    /// Whether the disk of a copy has all of the volume: what it missed may have been cut off, or been the same.
+    fn holds_all(&self, number: u32) -> bool {
+        let at = self.disks.iter().position(|own| own.number == number);
+        let data = at.and_then(|at| self.raw(at));
+        data.is_some_and(|data| {
+            len_u64(data.len()) == self.model.bytes() && self.difference(0, &data).is_none()
+        })
     }
 
     /// Copies that were becoming whole when the machine went down: the state on the disk says which of them did.
