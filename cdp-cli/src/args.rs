@@ -56,6 +56,9 @@ pub enum Command {
     Retention(RetentionCommand),
     /// Say how large a history will be under a policy
     Size(SizeArguments),
+    /// Keep several copies of a volume equal
+    #[command(subcommand)]
+    Mirror(crate::commands::mirror::MirrorCommand),
     /// Verify every structure of a store
     Check(CheckArguments),
     /// Show sizes, write amplification and the state of each volume
@@ -468,7 +471,7 @@ pub struct DemoArguments {
 }
 
 /// A size that a volume can have.
-fn volume_size(text: &str) -> Result<u64, String> {
+pub fn volume_size(text: &str) -> Result<u64, String> {
     let bytes = parse_size(text).map_err(|error| error.to_string())?;
     if bytes == 0 || !bytes.is_multiple_of(SECTOR_BYTES) {
         return Err(format!("the size of a volume is a multiple of {SECTOR_BYTES} bytes, and not 0"));

@@ -5,6 +5,7 @@ pub mod check;
 pub mod create;
 pub mod demo;
 pub mod diff;
+pub mod mirror;
 pub mod mount;
 pub mod points;
 pub mod replay;

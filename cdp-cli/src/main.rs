@@ -44,6 +44,7 @@ fn run(command: Command) -> Outcome {
         Command::Verify(arguments) => commands::verify::run(arguments),
         Command::Retention(command) => commands::retention::run(&command),
         Command::Size(arguments) => commands::size::run(&arguments),
+        Command::Mirror(command) => commands::mirror::run(&command),
         Command::Check(arguments) => commands::check::run(&arguments),
         Command::Stat(arguments) => commands::stat::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),

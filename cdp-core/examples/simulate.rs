@@ -11,6 +11,7 @@
 //! simulate --thinned-reader 0..1000     runs a reader beside an owner that thins its history
 //! simulate --rot-compacted 0..100      damages compacted segments
 //! simulate --tap 0..1000 [--shrink]    runs taps and their sources; --shrink leaves out the steps that do not matter
+//! simulate --mirror 0..1000 [--shrink]  runs mirror sets; --shrink leaves out the steps that do not matter
 //! simulate --tap-reads 0..1000         writes to few blocks around each read of a source
 //! simulate --tap-ends 0..1000          taps that end while blocks differ, and begin again
 //! simulate --tap-log 0..1000           activity logs and power cuts
@@ -22,7 +23,7 @@ use cdp_core::{
     testing::{
         directed::DIRECTED,
         generate::generate,
-        interleaved, rot,
+        interleaved, mirror_world, rot,
         simulate::{Failure, run, run_seed, shrink},
         tap_world::{
             self,
@@ -63,13 +64,15 @@ fn main() -> ExitCode {
         ["--thinned", range, "--shrink"] => parse_range(range).map(|seeds| run_thinned(seeds, true)),
         ["--tap", range] => parse_range(range).map(|seeds| run_tap(seeds, false)),
         ["--tap", range, "--shrink"] => parse_range(range).map(|seeds| run_tap(seeds, true)),
+        ["--mirror", range] => parse_range(range).map(|seeds| run_mirror(seeds, false)),
+        ["--mirror", range, "--shrink"] => parse_range(range).map(|seeds| run_mirror(seeds, true)),
         ["--tap-reads", range] => parse_range(range).map(|seeds| run_tap_of(writes_around_reads, seeds)),
         ["--tap-ends", range] => parse_range(range).map(|seeds| run_tap_of(ends_with_differences, seeds)),
         ["--tap-log", range] => parse_range(range).map(|seeds| run_tap_of(crashes_with_log, seeds)),
         ["--seed", seed, "--shrink"] => parse_seed(seed).map(run_short),
         _ => {
             Err("give --seeds A..B, --seed N [--shrink], --directed NAME A..B, --rot A..B, --rot-intervals A..B, \
-                 --rot-compacted A..B, --reader A..B, --thinned A..B [--shrink], --thinned-reader A..B, --tap A..B [--shrink], --tap-reads A..B, --tap-ends A..B or --tap-log A..B"
+                 --rot-compacted A..B, --reader A..B, --thinned A..B [--shrink], --thinned-reader A..B, --tap A..B [--shrink], --mirror A..B [--shrink], --tap-reads A..B, --tap-ends A..B or --tap-log A..B"
                 .to_owned())
         }
     };
@@ -173,6 +176,22 @@ fn run_tap(seeds: Range<u64>, short: bool) -> bool {
             return outcome;
         }
         match tap_world::run::shrink(&tap_world::generate::generate(seed)) {
+            Some((history, failure)) => {
+                say(&format!("the world: {:#?}", history.world));
+                Err(failure)
+            }
+            None => outcome,
+        }
+    })
+}
+
+fn run_mirror(seeds: Range<u64>, short: bool) -> bool {
+    run_range(seeds, &|seed| {
+        let outcome = mirror_world::run::run_seed(seed, Sabotage::default());
+        if !short || outcome.is_ok() {
+            return outcome;
+        }
+        match mirror_world::run::shrink(&mirror_world::op::generate(seed)) {
             Some((history, failure)) => {
                 say(&format!("the world: {:#?}", history.world));
                 Err(failure)

@@ -105,6 +105,20 @@ pub enum Error {
     /// A dirty map is not the map of what it was opened for, or is none. Take everything for dirty and make a new one.
     #[error("{0}")]
     MapRefused(String),
+    /// A mirror set has fewer copies than its policy of acknowledgement asks for. The write is not acknowledged; what reached some copies is marked, so that
+    /// they become equal again.
+    #[error(
+        "a write needs {needed} copies of the mirror set and has {have}; bring copies online and write again"
+    )]
+    TooFewCopies {
+        /// Copies that must hold a write.
+        needed: usize,
+        /// Copies that do, or could.
+        have: usize,
+    },
+    /// A mirror set or one of its copies cannot be used as it is; the text says why and what to do.
+    #[error("{0}")]
+    MirrorRefused(String),
     /// A source that nobody captures from was changed while it was compared. What was taken over stays, and the volume counts as different.
     #[error(
         "the source was changed while it was compared; stop what writes to it, or capture it by a tap, and run it again"

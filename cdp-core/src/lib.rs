@@ -16,6 +16,7 @@ pub mod io;
 pub mod journal;
 pub mod limits;
 pub mod manifest;
+pub mod mirror;
 pub mod point;
 pub mod restore;
 pub mod resync;

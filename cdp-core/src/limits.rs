@@ -97,5 +97,15 @@ pub const MAKE_ROOM_MAX: usize = 4;
 pub const RANGES_MAX: usize = 1 << 20;
 /// Writes of one tap between [`Tap::capture_begin`](crate::Tap::capture_begin) and their end that are told apart; beyond it they are marked.
 pub const IN_FLIGHT_MAX: usize = 1024;
+/// Most copies of a mirror set.
+pub const MIRROR_COPIES_MAX: usize = 8;
+/// Older generations kept of a copy.
+pub const GENERATIONS_MAX: usize = 8;
+/// Blocks whose digests are kept to recognise the content of a copy.
+pub const SAMPLE_BLOCKS_MAX: usize = 32;
+/// Longest locator of a copy, bytes.
+pub const LOCATOR_BYTES_MAX: usize = 4096;
+/// Most differing extents that a verification of a mirror set lists.
+pub const VERIFY_EXTENTS_MAX: usize = 1 << 16;
 /// Times that a volume is resized at most: each leaves a size that belongs to its points.
 pub const VOLUME_RESIZES_MAX: usize = 1024;

@@ -101,9 +101,34 @@ pub enum Switch {
     LetGoBeforeSource,
     /// A region leaves the activity log when its writes have ended.
     LetGoBeforeDurable,
+    /// A copy of a mirror set goes offline without a durable rotation of the generation.
+    RotateLate,
+    /// Equal generations are taken as clean, whatever the map says.
+    EqualIdsClean,
+    /// What an absent copy misses is marked after the write was acknowledged.
+    MarkAfterAcknowledge,
+    /// The record of the activity log is written after the data.
+    LogAfterData,
+    /// A repaired block becomes clean before the copy is durable.
+    CleanBeforeCopyDurable,
+    /// A copy is read from although its block is dirty.
+    ReadDirtyCopy,
     /// What a smaller size cuts off a volume stays in the index.
     KeepWhatWasCut,
 }
+
+/// The switches of mirror sets; some are defects of the dirty maps below.
+pub const MIRROR_SWITCHES: [Switch; 9] = [
+    Switch::RotateLate,
+    Switch::EqualIdsClean,
+    Switch::MarkAfterAcknowledge,
+    Switch::LogAfterData,
+    Switch::CleanBeforeCopyDurable,
+    Switch::ReadDirtyCopy,
+    Switch::MergeOverwrites,
+    Switch::ResizeWritesBeforeRead,
+    Switch::SubmitBeforeLogSync,
+];
 
 /// The switches of retention that a simulation finds one by one. The proof of thinning finds [`Switch::ThinNeeded`] by itself;
 /// [`Switch::SkipConservation`] is a defect only beside another.

@@ -87,6 +87,12 @@ fn finder_of(switch: Switch) -> Finder {
         | Switch::MoveBeside
         | Switch::ExpireLocked
         | Switch::ForgetNeighbour => unreachable!("found by the simulation of retention"),
+        Switch::RotateLate
+        | Switch::EqualIdsClean
+        | Switch::MarkAfterAcknowledge
+        | Switch::LogAfterData
+        | Switch::CleanBeforeCopyDurable
+        | Switch::ReadDirtyCopy => unreachable!("found by the simulation of mirror sets"),
     }
 }
 

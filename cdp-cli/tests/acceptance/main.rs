@@ -18,6 +18,7 @@ mod import;
 mod killed;
 mod large;
 mod machine;
+mod mirror;
 mod points;
 mod readers;
 mod replay;

@@ -314,6 +314,11 @@ impl MapFile {
         self.inner.io.lock().header.base
     }
 
+    /// Whether the activity log names regions: after a crash they would be claimed.
+    pub(crate) fn was_used(&self) -> bool {
+        self.inner.state.lock().activity.members().next().is_some()
+    }
+
     /// Most regions that are active at a time.
     pub(crate) fn regions_active_max(&self) -> usize {
         self.inner.options.regions_active_max

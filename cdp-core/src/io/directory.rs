@@ -378,6 +378,17 @@ impl Extent for DirectoryExtent {
     }
 }
 
+/// A file or device that is no extent of a storage, read and written as one: past the page cache where that can be done.
+pub(crate) fn raw_extent(file: File) -> io::Result<Arc<dyn Extent>> {
+    let extent = DirectoryExtent { file, read_only: false, direct: Arc::new(AtomicBool::new(true)) };
+    match rustix::fs::fcntl_setfl(&extent.file, OFlags::DIRECT) {
+        Ok(()) => {}
+        Err(Errno::INVAL) => extent.set_buffered()?,
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Arc::new(extent))
+}
+
 /// An `flock` on a file description of its own.
 #[derive(Debug)]
 struct FileLock(OwnedFd);

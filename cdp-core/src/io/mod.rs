@@ -27,6 +27,7 @@ mod throttle;
 
 pub use aligned::{AlignedBuf, IO_ALIGN};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub(crate) use directory::raw_extent;
 pub use directory::{DirectoryOptions, DirectoryStorage};
 pub use memory::MemoryStorage;
 pub use throttle::ThrottledStorage;

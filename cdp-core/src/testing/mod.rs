@@ -10,6 +10,7 @@
 //! - [`interleaved`]: a reader beside an owner at work.
 //! - [`rot`]: one flipped bit anywhere.
 //! - [`pool`]: the frame pool of the tap on its own; [`tap_world`]: taps with their sources, on the same disk.
+//! - [`mirror_world`]: a mirror set, each copy on a disk of its own.
 //!
 //! A host can drive its own storage, workload or policy the same way: make a [`model::Model`], tell it what happened,
 //! and let [`check::Checker`] compare.
@@ -23,6 +24,7 @@ pub mod exhaustive;
 pub mod generate;
 pub mod image;
 pub mod interleaved;
+pub mod mirror_world;
 pub mod mismatch;
 pub mod model;
 pub mod op;
