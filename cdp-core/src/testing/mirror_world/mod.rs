@@ -282,6 +282,7 @@ impl MirrorWorld {
         self.coverage.steps += 1;
         self.act(op)?;
         self.settle()?;
+        self.forget_cut_off();
         if self.rng.chance(0.3) { self.check_claims() } else { Ok(()) }
     }
 

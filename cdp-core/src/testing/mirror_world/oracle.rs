@@ -113,6 +113,15 @@ impl MirrorWorld {
         Ok(())
     }
 
+    /// What a copy missed may have been cut off, or been the same: one that is taken for clean and has all misses nothing.
+    pub(super) fn forget_cut_off(&mut self) {
+        let has_all = |at: &usize| self.holds_all(self.disks[*at].number);
+        let clean = self.standing_so(|standing| standing == Standing::Clean);
+        let whole: Vec<u32> =
+            clean.iter().filter(|at| has_all(at)).map(|at| self.disks[*at].number).collect();
+        self.missed.retain(|number| !whole.contains(number));
+    }
+
     /// Whether the disk of a copy has all of the volume: what it missed may have been cut off, or been the same.
     fn holds_all(&self, number: u32) -> bool {
         let at = self.disks.iter().position(|own| own.number == number);
