@@ -28,6 +28,7 @@ mod throttle;
 pub use aligned::{AlignedBuf, IO_ALIGN};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use directory::{DirectoryOptions, DirectoryStorage};
+pub use lock_table::LockTable;
 pub use memory::MemoryStorage;
 pub use throttle::ThrottledStorage;
 
