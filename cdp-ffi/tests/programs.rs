@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-use support::{blessed, crate_dir, functions, has, library_dir, root};
+use support::{blessed, crate_dir, functions, has, library, library_dir, root};
 
 fn words(variable: &str) -> Vec<String> {
     std::env::var(variable).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
@@ -111,7 +111,7 @@ fn the_library_exports_the_header_and_nothing_else() {
     if !has("nm") {
         return;
     }
-    let library = library_dir().join("libcdp.so");
+    let library = library();
     let output = Command::new("nm").args(["-D", "--defined-only"]).arg(&library).output().unwrap();
     assert!(output.status.success(), "{}", library.display());
     let text = String::from_utf8(output.stdout).unwrap();

@@ -26,10 +26,23 @@ pub fn has(program: &str) -> bool {
     there
 }
 
-/// The directory in which cargo has put the library, next to this test.
-pub fn library_dir() -> PathBuf {
+/// The shared library as cargo has built it for this test.
+pub fn library() -> PathBuf {
     let own = std::env::current_exe().unwrap();
-    own.parent().unwrap().to_owned()
+    own.parent().unwrap().join("libcdp.so")
+}
+
+/// A directory in which the library lies under the names by which it is linked and loaded.
+pub fn library_dir() -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("library");
+    fs::create_dir_all(&directory).unwrap();
+    for name in ["libcdp.so", "libcdp.so.1"] {
+        match std::os::unix::fs::symlink(library(), directory.join(name)) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => made.unwrap(),
+        }
+    }
+    directory
 }
 
 /// Compares a committed file with what it should be. `CDP_BLESS=1` writes it; otherwise the new text is left in the target directory.
