@@ -100,6 +100,46 @@ fn every_program_is_run() {
     assert_eq!(names, PROGRAMS);
 }
 
+/// Goal: the program of the README is one. Method: it is taken out, compiled without a warning as C99, and run.
+#[test]
+fn the_program_of_the_readme_works() {
+    if !has("cc") {
+        return;
+    }
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let program = readme.split("```c\n").nth(1).unwrap().split("```").next().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("first-c.cdp");
+    assert!(program.contains("/var/tmp/first-c.cdp"));
+    let source = directory.path().join("first.c");
+    fs::write(&source, program.replace("/var/tmp/first-c.cdp", store.to_str().unwrap())).unwrap();
+    compile("cc", "c99", &source, &directory.path().join("first"));
+    run(&directory.path().join("first"));
+    assert!(store.exists());
+}
+
+/// Goal: the header for C++ compiles alone, and a program of it works. Method: the example, with the system's compiler.
+#[test]
+fn the_wrapper_for_cpp_works() {
+    if !has("c++") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let alone = directory.path().join("alone.cc");
+    fs::write(&alone, "#include <cdp.hpp>\nint main() { return cdp::store().get() == nullptr ? 0 : 1; }\n")
+        .unwrap();
+    let to = directory.path().join("program");
+    for source in [alone, root().join("examples/c/protect.cpp")] {
+        compile("c++", "c++17", &source, &to);
+        let output = Command::new(&to)
+            .arg(directory.path().join("store"))
+            .env_remove("LD_LIBRARY_PATH")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}: {output:?}", source.display());
+    }
+}
+
 fn header() -> String {
     fs::read_to_string(root().join("include/cdp.h")).unwrap()
 }

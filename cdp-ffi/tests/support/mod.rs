@@ -17,6 +17,7 @@ pub fn root() -> &'static Path {
 }
 
 /// Whether a program is there; with `CI=true` one that is missing is a failure.
+#[expect(clippy::print_stderr, reason = "what a machine cannot do is said")]
 pub fn has(program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok();
     if !there {
@@ -70,11 +71,9 @@ pub fn functions(header: &str) -> Vec<(String, String)> {
             continue;
         }
         let name = line.split_once('(').map(|(before, _)| before.rsplit([' ', '*']).next().unwrap());
-        if let Some(name) = name.filter(|name| name.starts_with("cdp_") && !line.starts_with([' ', '#', '}']))
-        {
-            if !line.contains("static inline") && !line.starts_with("typedef") {
-                found.push((name.to_owned(), comment.trim().to_owned()));
-            }
+        let is_declared = !line.starts_with([' ', '#', '}', 't']) && !line.contains("static inline");
+        if let Some(name) = name.filter(|name| is_declared && name.starts_with("cdp_")) {
+            found.push((name.to_owned(), comment.trim().to_owned()));
         }
         comment.clear();
     }
