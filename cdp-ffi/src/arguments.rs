@@ -143,7 +143,8 @@ impl Caller {
         if to.is_null() { Ok(Out(to)) } else { self.out(name, to) }
     }
 
-    /// A required output for a handle: NULL from now on, until the call succeeds.
+    /// A required output for a handle: NULL from now on, until the call succeeds. To be called before anything else, so that it is so after
+    /// any failure; what the caller lends is taken over before the answer of this is looked at.
     pub fn out_handle<K: Kind>(self, name: &str, to: *mut *mut K) -> Outcome<Out<*mut K>> {
         let out = self.out(name, to)?;
         out.put(ptr::null_mut());

@@ -236,9 +236,10 @@ pub unsafe extern "C" fn cdp_queue_open(
     queue_out: *mut *mut cdp_queue,
 ) -> cdp_status {
     guard(|caller| {
+        let out = caller.out_handle("queue_out", queue_out);
         let given = caller.options_or_default(options)?;
         let userdata = Userdata::new(given.userdata, given.free_userdata);
-        let out = caller.out_handle("queue_out", queue_out)?;
+        let out = out?;
         check_flags(given.flags, 0)?;
         if given.depth > DEPTH_MAX || given.threads > THREADS_MAX {
             return Err(Failure::argument(format!(

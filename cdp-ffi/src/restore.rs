@@ -190,8 +190,9 @@ pub unsafe extern "C" fn cdp_restore_start(
     restore_out: *mut *mut cdp_restore,
 ) -> cdp_status {
     guard(|caller| {
+        let out = caller.out_handle("restore_out", restore_out);
         let target = target_of(caller, target)?;
-        let out = caller.out_handle("restore_out", restore_out)?;
+        let out = out?;
         let held = get(snapshot)?;
         let job = Job::new((*held).clone(), target);
         out.put(put(job, Some(held.family()))?);

@@ -176,10 +176,11 @@ pub unsafe extern "C" fn cdp_storage_open_custom(
     storage_out: *mut *mut cdp_storage,
 ) -> cdp_status {
     guard(|caller| {
+        let out = caller.out_handle("storage_out", storage_out);
         let calls = caller.options(calls)?;
         // From here on it is handed back whatever happens.
         let userdata = Userdata::new(calls.userdata, calls.free_userdata);
-        let out = caller.out_handle("storage_out", storage_out)?;
+        let out = out?;
         calls.check()?;
         let storage: Arc<dyn Storage> = Arc::new(HostStorage::new(calls, userdata));
         out.put(put(storage, None)?);

@@ -231,9 +231,10 @@ pub unsafe extern "C" fn cdp_store_create(
     store_out: *mut *mut cdp_store,
 ) -> cdp_status {
     guard(|caller| {
+        let out = caller.out_handle("store_out", store_out);
         let given = caller.options(options)?;
         let opening = opening(caller, given.open)?;
-        let out = caller.out_handle("store_out", store_out)?;
+        let out = out?;
         check_flags(given.flags, 0)?;
         if opening.flags & CDP_OPEN_READ_ONLY != 0 {
             return Err(Failure::argument("a new store is not opened read-only"));
@@ -257,8 +258,9 @@ pub unsafe extern "C" fn cdp_store_open(
     store_out: *mut *mut cdp_store,
 ) -> cdp_status {
     guard(|caller| {
+        let out = caller.out_handle("store_out", store_out);
         let opening = opening(caller, options)?;
-        let out = caller.out_handle("store_out", store_out)?;
+        let out = out?;
         let read_only = opening.flags & CDP_OPEN_READ_ONLY != 0;
         let how = if read_only { How::ReadOnly } else { How::Open };
         let storage = opening.storage(caller.text_optional("path", path)?, how)?;

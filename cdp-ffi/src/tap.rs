@@ -152,8 +152,9 @@ pub unsafe extern "C" fn cdp_tap_open(
     tap_out: *mut *mut cdp_tap,
 ) -> cdp_status {
     guard(|caller| {
+        let out = caller.out_handle("tap_out", tap_out);
         let source = host_source(caller, source)?;
-        let out = caller.out_handle("tap_out", tap_out)?;
+        let out = out?;
         let held = get(store)?;
         let given = caller.options_or_default(options)?;
         check_flags(given.flags, CDP_TAP_ACTIVITY_LOG)?;

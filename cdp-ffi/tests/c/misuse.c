@@ -109,6 +109,56 @@ static void structs(cdp_store *store) {
   CHECK(info.known.volumes == 99);
 }
 
+/* After a failure a handle output is NULL, whatever it was before and whatever failed. */
+static void outputs(cdp_store *store, cdp_volume *volume) {
+  cdp_volume *other;
+  cdp_store *opened;
+  cdp_storage *storage;
+  cdp_snapshot *snapshot;
+  cdp_queue *queue;
+  cdp_tap *tap;
+  cdp_restore *restore;
+  cdp_bookmark_iter *bookmarks;
+  cdp_extent_iter *extents;
+  cdp_runner *runner;
+  cdp_timeline *timeline;
+  cdp_in_flight *in_flight;
+  cdp_create_options create;
+  cdp_open_options open;
+  cdp_storage_calls calls;
+  cdp_queue_options queue_options;
+  cdp_source source;
+  cdp_target target;
+  memset(&create, 0, sizeof create);
+  memset(&open, 0, sizeof open);
+  memset(&calls, 0, sizeof calls);
+  memset(&queue_options, 0, sizeof queue_options);
+  memset(&source, 0, sizeof source);
+  memset(&target, 0, sizeof target);
+#define NULLED(type, variable, call)          \
+  do {                                        \
+    variable = (type *)(uintptr_t)1;          \
+    CHECK((call) < 0 && (variable) == NULL);  \
+  } while (0)
+  NULLED(cdp_store, opened, cdp_store_create("x", &create, &opened));
+  NULLED(cdp_store, opened, cdp_store_open("x", &open, &opened));
+  NULLED(cdp_storage, storage, cdp_storage_open_custom(&calls, &storage));
+  NULLED(cdp_storage, storage, cdp_storage_open_directory(NULL, 0, &storage));
+  NULLED(cdp_volume, other, cdp_volume_open(NULL, NULL, &other));
+  NULLED(cdp_volume, other, cdp_volume_create(store, "new", 1, &other));
+  NULLED(cdp_snapshot, snapshot, cdp_snapshot_open(volume, 1 << 30, 0, &snapshot));
+  NULLED(cdp_queue, queue, cdp_queue_open(volume, &queue_options, &queue));
+  NULLED(cdp_tap, tap, cdp_tap_open(store, NULL, &source, NULL, &tap));
+  NULLED(cdp_restore, restore, cdp_restore_start(NULL, &target, &restore));
+  NULLED(cdp_restore, restore, cdp_restore_start_file(NULL, "x", &restore));
+  NULLED(cdp_bookmark_iter, bookmarks, cdp_bookmark_iter_open(NULL, &bookmarks));
+  NULLED(cdp_extent_iter, extents, cdp_volume_changed(volume, 9, 3, &extents));
+  NULLED(cdp_extent_iter, extents, cdp_tap_dirty_extents(NULL, &extents));
+  NULLED(cdp_runner, runner, cdp_runner_start(store, 1u << 9, &runner));
+  NULLED(cdp_timeline, timeline, cdp_timeline_open(NULL, &timeline));
+  NULLED(cdp_in_flight, in_flight, cdp_tap_begin(NULL, 0, BLOCK, &in_flight));
+}
+
 /* Everything that comes from a store ends with it. */
 static void families(void) {
   static unsigned char block[BLOCK];
@@ -162,6 +212,7 @@ int main(int argc, char **argv) {
   handles(store, volume);
   ranges(volume);
   structs(store);
+  outputs(store, volume);
   families();
   EXPECT(CDP_ERR_NOT_FOUND, cdp_store_open(missing, NULL, &none));
   CHECK(none == NULL && cdp_last_error_errno() == 2);

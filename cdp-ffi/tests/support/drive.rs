@@ -152,6 +152,15 @@ impl Choices<'_> {
     }
 }
 
+/// What calls are given.
+#[derive(Clone, Copy)]
+struct Call {
+    offset: u64,
+    len: usize,
+    flags: u32,
+    buf: *mut c_void,
+}
+
 /// Handles of all kinds, closed ones among them.
 struct Driver<'a> {
     choices: Choices<'a>,
@@ -230,12 +239,26 @@ impl Driver<'_> {
 
     /// One call.
     fn call(&mut self) -> cdp_status {
-        let (offset, len) = (self.choices.number(), self.choices.len());
-        let flags = self.choices.flags();
-        let buf: *mut c_void = self.buffer.as_mut_ptr().cast();
+        let call = Call {
+            offset: self.choices.number(),
+            len: self.choices.len(),
+            flags: self.choices.flags(),
+            buf: self.buffer.as_mut_ptr().cast(),
+        };
+        match self.choices.byte() % 48 {
+            op @ ..=14 => self.volumes(op, call),
+            op @ ..=27 => self.points(op, call),
+            op @ ..=37 => self.restores_and_taps(op, call),
+            op @ ..=46 => self.others(op, call),
+            _ => self.close(),
+        }
+    }
+
+    /// A call that makes stores and volumes, reads and writes.
+    fn volumes(&mut self, op: u8, Call { offset, len, flags, buf }: Call) -> cdp_status {
         // SAFETY: buffers are as long as is said, structs have room for any size, outputs live in this driver; handles may be anything.
         unsafe {
-            match self.choices.byte() % 48 {
+            match op {
                 0 => self.create_store(),
                 1 | 2 => {
                     let mut volume = ptr::null_mut();
@@ -275,7 +298,16 @@ impl Driver<'_> {
                     )
                 }
                 13 => cdp_volume_flush(self.handle(), &raw mut self.one),
-                14 => cdp_volume_resize(self.handle(), offset % (2 * DISK), &raw mut self.point),
+                _ => cdp_volume_resize(self.handle(), offset % (2 * DISK), &raw mut self.point),
+            }
+        }
+    }
+
+    /// A call that has to do with bookmarks, points and what is opened at them.
+    fn points(&mut self, op: u8, Call { offset, len, flags, buf }: Call) -> cdp_status {
+        // SAFETY: buffers are as long as is said, structs have room for any size, outputs live in this driver; handles may be anything.
+        unsafe {
+            match op {
                 15 | 16 => {
                     let mut options: cdp_bookmark_options = zeroed();
                     (options.kind, options.flags) = (flags, self.choices.flags());
@@ -318,10 +350,19 @@ impl Driver<'_> {
                     self.keep(iter);
                     status
                 }
-                27 => {
+                _ => {
                     let mut extent = cdp_extent::default();
                     cdp_extent_iter_next(self.handle(), &raw mut extent)
                 }
+            }
+        }
+    }
+
+    /// A call that has to do with restores and taps.
+    fn restores_and_taps(&mut self, op: u8, Call { offset, len, flags, buf }: Call) -> cdp_status {
+        // SAFETY: buffers are as long as is said, structs have room for any size, outputs live in this driver; handles may be anything.
+        unsafe {
+            match op {
                 28 => {
                     let mut target: cdp_target = zeroed();
                     target.write = Some(target_write);
@@ -371,7 +412,16 @@ impl Driver<'_> {
                     let mut needed = 0;
                     cdp_tap_dirty_map_get(self.handle(), cdp_uuid::default(), 1, buf, len, &raw mut needed)
                 }
-                37 => cdp_tap_mark_map(self.handle(), buf, len, cdp_uuid::default(), 1, CDP_GAP_HOST),
+                _ => cdp_tap_mark_map(self.handle(), buf, len, cdp_uuid::default(), 1, CDP_GAP_HOST),
+            }
+        }
+    }
+
+    /// A call that has to do with resync, retention, events, figures, queues.
+    fn others(&mut self, op: u8, Call { offset, len, flags, .. }: Call) -> cdp_status {
+        // SAFETY: buffers are as long as is said, structs have room for any size, outputs live in this driver; handles may be anything.
+        unsafe {
+            match op {
                 38 => {
                     let mut options: cdp_resync_options = zeroed();
                     options.mode = flags;
@@ -423,8 +473,7 @@ impl Driver<'_> {
                     cdp_queue_submit(self.handle(), request.get())
                 }
                 45 => cdp_queue_run(self.handle(), 3),
-                46 => cdp_store_step(self.handle(), 0),
-                _ => self.close(),
+                _ => cdp_store_step(self.handle(), 0),
             }
         }
     }
