@@ -141,6 +141,7 @@ prepare() {
     needs nbdinfo libnbd-bin
     needs qemu-img qemu-utils
     needs fio fio
+    needs nbdfuse nbdfuse
     install_missing
     read_test_command
 }
@@ -176,4 +177,12 @@ c_interface_tests() {
     step 'installed C library' env "CARGO_BUILD=${build[*]}" cdp-ffi/packaging/check "$scratch_directory/installed"
     step 'C examples' make -C examples/c check "CDP_BUILD=$built" "BUILD=$scratch_directory/examples-c"
     step 'plugin for nbdkit' make -C examples/nbdkit check "CDP_BUILD=$built" "BUILD=$scratch_directory/examples-nbdkit"
+    local lacks
+    lacks=$(machine_lacks)
+    if [ -n "$lacks" ]; then
+        cannot 'file systems on the plugin for nbdkit' "$lacks"
+        return
+    fi
+    step 'file systems on the plugin for nbdkit' examples/nbdkit/check-filesystems \
+        "$scratch_directory/examples-nbdkit/nbdkit-cdp-plugin.so" "$built/cdp"
 }

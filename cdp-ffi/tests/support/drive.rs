@@ -418,7 +418,7 @@ impl Driver<'_> {
     }
 
     /// A call that has to do with resync, retention, events, figures, queues.
-    fn others(&mut self, op: u8, Call { offset, len, flags, .. }: Call) -> cdp_status {
+    fn others(&mut self, op: u8, Call { offset, flags, .. }: Call) -> cdp_status {
         // SAFETY: buffers are as long as is said, structs have room for any size, outputs live in this driver; handles may be anything.
         unsafe {
             match op {
