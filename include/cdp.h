@@ -665,7 +665,7 @@ cdp_status cdp_queue_close(struct cdp_queue **queue);
 
 /* ---- points ------------------------------------------------------------------------------------------------------ */
 
-// The point that a text names: latest, oldest, seq:N, time:T, bookmark:NAME, bookmark-latest[:KIND] or bookmark-before:T[:KIND], where T is
+// The point that a text names: latest, oldest, seq:N, time:T, bookmark:NAME, bookmark-latest, bookmark-latest:KIND, bookmark-before:T or bookmark-before:T:KIND, where T is
 // like 2026-01-31T12:00:00.5Z and KIND app, fs, user or system. A time names the last state at or before it. CDP_ERR_POINT_EXPIRED when it
 // cannot be opened; cdp_last_error_nearest tells the nearest points that can. [any thread; waits for the storage]
 cdp_status cdp_resolve(const cdp_store *store,

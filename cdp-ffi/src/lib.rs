@@ -2,11 +2,11 @@
 //! written above an exported function here is written above it there.
 //!
 //! How it is made:
-//! - *handles* ([`handle`]): what C holds is a number of a table in the shape of a pointer, never an address. NULL, a handle of another kind
+//! - *handles* (`handle.rs`): what C holds is a number of a table in the shape of a pointer, never an address. NULL, a handle of another kind
 //!   and one that was closed are errors and not accidents.
-//! - *guard* ([`guard`]): every exported function runs inside of it. It turns failures into a status with a message per thread, and a panic
+//! - *guard* (`guard.rs`): every exported function runs inside of it. It turns failures into a status with a message per thread, and a panic
 //!   into `CDP_ERR_PANIC`, after which everything of the same store answers `CDP_ERR_POISONED`.
-//! - *arguments* ([`arguments`]): every pointer that C passes is looked at there and nowhere else.
+//! - *arguments* (`arguments.rs`): every pointer that C passes is looked at there and nowhere else.
 //!
 //! Status codes are never renumbered; structs that begin with `struct_size` grow at the end only.
 

@@ -11,7 +11,7 @@ use crate::{
 use cdp_core::{Point, units::TimeNs};
 use std::ffi::c_char;
 
-/// The point that a text names: latest, oldest, seq:N, time:T, bookmark:NAME, bookmark-latest[:KIND] or bookmark-before:T[:KIND], where T is
+/// The point that a text names: latest, oldest, seq:N, time:T, bookmark:NAME, bookmark-latest, bookmark-latest:KIND, bookmark-before:T or bookmark-before:T:KIND, where T is
 /// like 2026-01-31T12:00:00.5Z and KIND app, fs, user or system. A time names the last state at or before it. CDP_ERR_POINT_EXPIRED when it
 /// cannot be opened; cdp_last_error_nearest tells the nearest points that can. [any thread; waits for the storage]
 #[unsafe(no_mangle)]
