@@ -14,11 +14,11 @@
  *             (CDP_ERR_INVALID_ARGUMENT, CDP_ERR_CLOSED). What comes from a store is closed with it. Other pointers are
  *             borrowed for the call. Handles do not survive fork().
  *   Threads   [any thread] says that any threads may use one handle at once. The library starts threads only where a text says
- *             so, installs no signal handler, reads no environment variable, and writes nothing to stdout. Its one piece of
- *             process-wide state is the table of handles.
+ *             so, installs no signal handler, reads no environment variable, and writes nothing to stdout. What it keeps for
+ *             the whole process is the table of handles, and a panic hook of Rust that is quiet inside of calls.
  *   Callbacks Pointers to functions with a userdata. They must not unwind (no C++ exception may leave them). Unless their text
- *             allows it they must not call the library: CDP_ERR_BUSY. free_userdata is called exactly once, also when the call
- *             that took the struct fails, unless it fails because struct_size is wrong.
+ *             allows it they must not call the library: CDP_ERR_BUSY. free_userdata is called exactly once, by any thread, also
+ *             when the call that took the struct fails, unless it fails because a struct_size is wrong.
  *   Structs   Those that begin with struct_size grow at the end only: CDP_INIT(variable) zeroes one and sets its size. Zero in
  *             a member means the default. Unknown flags, and members that only a newer header knows and that are not zero,
  *             are CDP_ERR_UNSUPPORTED. Other structs are frozen.

@@ -36,7 +36,7 @@ fn stores_of(
 
 /// Sets one bookmark in several stores: one cut through all their volumes. Success when it has its place in one store at least; statuses_out, one
 /// for each store, says where it is durable (CDP_OK) and why not elsewhere. id_out and points_out, one for each store, may be NULL; a store
-/// without the bookmark has seq UINT64_MAX. On failure nothing is recorded anywhere, unless every store failed.
+/// without the bookmark has seq UINT64_MAX. The thread's last error is then that of the last store that failed. On failure nothing is recorded anywhere, unless every store failed.
 /// [any thread; waits for the storages; with quiesce it uses one thread meanwhile]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cdp_bookmark_create_across(

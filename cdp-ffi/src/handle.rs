@@ -185,23 +185,17 @@ fn downcast<K: Kind>(object: Object) -> Outcome<Arc<K::Object>> {
     object.downcast::<K::Object>().map_err(|_| no_handle::<K>())
 }
 
-/// What stands behind a handle, also of a poisoned family.
-pub fn look_up<K: Kind>(handle: *const K) -> Outcome<Held<K::Object>> {
-    let parts = parts(handle)?;
-    let entry = TABLE.read().entry::<K>(&parts)?.clone();
-    Ok(Held { object: downcast::<K>(entry.object)?, family: entry.family })
-}
-
 /// What stands behind a handle.
 pub fn get<K: Kind>(handle: *const K) -> Outcome<Held<K::Object>> {
-    let held = look_up(handle)?;
-    if held.family.poisoned.load(Ordering::SeqCst) {
+    let parts = parts(handle)?;
+    let entry = TABLE.read().entry::<K>(&parts)?.clone();
+    if entry.family.poisoned.load(Ordering::SeqCst) {
         return Err(Failure::new(
             CDP_ERR_POISONED,
             "a defect was met in an earlier call; close the store and open it again",
         ));
     }
-    Ok(held)
+    Ok(Held { object: downcast::<K>(entry.object)?, family: entry.family })
 }
 
 /// Makes a handle for an object; `family`: `None` begins one.
@@ -209,6 +203,11 @@ pub fn put<K: Kind>(object: K::Object, family: Option<&Arc<Family>>) -> Outcome<
     let entry =
         Entry { kind: K::NUMBER, object: Arc::new(object), family: family.cloned().unwrap_or_default() };
     let mut table = TABLE.write();
+    if entry.family.is_closed() {
+        // The store was closed by another thread while this call was under way.
+        drop(table);
+        return Err(closed::<K>());
+    }
     let index = match table.free.pop_front() {
         Some(index) => index,
         None if table.slots.len() < HANDLES_MAX => {
@@ -294,5 +293,6 @@ mod tests {
         assert_eq!(status(get(first)), Some(CDP_ERR_CLOSED));
         assert_eq!(status(get(second)), Some(CDP_ERR_CLOSED));
         assert_eq!(*remove(other).unwrap(), 2);
+        assert_eq!(status(put::<Pear>("late".into(), Some(&family))), Some(CDP_ERR_CLOSED));
     }
 }

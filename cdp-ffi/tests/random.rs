@@ -4,7 +4,7 @@
 mod drive;
 
 /// Rows of calls, by day and at night.
-const ROWS: (u64, u64) = (300, 20_000);
+const ROWS: (u64, u64) = (300, 5_000);
 /// Bytes that decide one row.
 const BYTES: usize = 2048;
 
