@@ -413,7 +413,7 @@ cdp_status cdp_store_open(const char *path,
 // made durable. Every handle that came from the store is closed with it and answers CDP_ERR_CLOSED from then on; calls that are under
 // way on other threads end first or fail with CDP_ERR_POISONED. The store is closed whatever the status: on CDP_ERR_JOURNAL_FULL and
 // CDP_ERR_IO something could not be made durable, and the next open recovers as after a crash. Call cdp_store_flush before where that matters.
-// [any thread, not from a callback; waits for the storage and the runner]
+// [any thread; CDP_ERR_BUSY from a callback, and nothing is closed; waits for the storage and the runner]
 cdp_status cdp_store_close(struct cdp_store **store);
 
 // What is known of the store. [any thread; waits for nothing]
@@ -462,7 +462,7 @@ cdp_status cdp_runner_start(struct cdp_store *store,
                             struct cdp_runner **runner_out);
 
 // Stops the runner, when what it is at is finished, and sets the variable to NULL, which it may be already.
-// [any thread, not from a callback; waits for the threads]
+// [any thread; CDP_ERR_BUSY from a callback; waits for the threads]
 cdp_status cdp_runner_stop(struct cdp_runner **runner);
 
 /* ---- volume ------------------------------------------------------------------------------------------------------ */

@@ -2,7 +2,7 @@
 
 use crate::{
     arguments::{Caller, check_flags, check_reserved, sized, text_into},
-    callback::answer,
+    callback::{answer, without_ends},
     failure::{Failure, Outcome},
     guard::{guard, guard_status},
     handle::{get, kind, put},
@@ -198,13 +198,13 @@ impl HostProduction {
 impl Quiesce for HostProduction {
     fn freeze(&self) -> cdp_core::Result<()> {
         // SAFETY: a function of the host with its own userdata, which lives as long as the call.
-        let answered = unsafe { (self.freeze)(self.userdata) };
+        let answered = without_ends(|| unsafe { (self.freeze)(self.userdata) });
         answer(answered).map_err(|error| Error::io("freeze", "production", error))
     }
 
     fn thaw(&self) {
         // SAFETY: as above.
-        unsafe { (self.thaw)(self.userdata) };
+        without_ends(|| unsafe { (self.thaw)(self.userdata) });
     }
 }
 

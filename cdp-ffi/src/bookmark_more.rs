@@ -3,7 +3,7 @@
 use crate::{
     arguments::{check_flags, check_reserved, sized},
     bookmark::{HostProduction, cdp_bookmark_options, cdp_quiesce, kind_of, wanted},
-    callback::{Userdata, answer},
+    callback::{Userdata, answer, without_ends},
     failure::{Failure, Outcome, note},
     guard::guard,
     handle::get,
@@ -150,13 +150,13 @@ struct Lasting {
 impl Quiesce for Lasting {
     fn freeze(&self) -> cdp_core::Result<()> {
         // SAFETY: a function of the host with its own userdata.
-        let answered = unsafe { (self.freeze)(self.userdata.get()) };
+        let answered = without_ends(|| unsafe { (self.freeze)(self.userdata.get()) });
         answer(answered).map_err(|error| Error::io("freeze", "production", error))
     }
 
     fn thaw(&self) {
         // SAFETY: as above.
-        unsafe { (self.thaw)(self.userdata.get()) };
+        without_ends(|| unsafe { (self.thaw)(self.userdata.get()) });
     }
 }
 

@@ -1,11 +1,33 @@
 //! Callbacks of the host: their errors as `io::Error`, calls that they must not make, and the release of what they use.
 
-use crate::types::cdp_free_userdata;
+use crate::{
+    failure::{Failure, Outcome},
+    status::CDP_ERR_BUSY,
+    types::cdp_free_userdata,
+};
 use std::{cell::Cell, ffi::c_void, io};
 
 thread_local! {
     /// Callbacks of this thread that must not call the library, one inside of the other.
     static FORBIDDEN: Cell<u32> = const { Cell::new(0) };
+    /// Callbacks of this thread that may call the library, but not end what called them.
+    static INSIDE: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Runs a callback that may call the library, but not close the store or stop the runner, which would wait for this very call.
+pub fn without_ends<T>(callback: impl FnOnce() -> T) -> T {
+    INSIDE.set(INSIDE.get() + 1);
+    let answer = callback();
+    INSIDE.set(INSIDE.get() - 1);
+    answer
+}
+
+/// Refuses to end a store or runner from inside of such a callback.
+pub fn check_outside() -> Outcome {
+    match INSIDE.get() {
+        0 => Ok(()),
+        _ => Err(Failure::new(CDP_ERR_BUSY, "a callback must not end what called it")),
+    }
 }
 
 /// Runs a callback that must not call the library.

@@ -2,7 +2,7 @@
 
 use crate::{
     arguments::{Caller, check_flags, sized},
-    callback::{Userdata, answer},
+    callback::{Userdata, answer, without_ends},
     failure::{Failure, Outcome},
     guard::{guard, guard_status},
     handle::{get, kind, put},
@@ -88,20 +88,24 @@ impl RestoreTarget for HostTarget {
     fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         let write = self.calls.write.ok_or(io::ErrorKind::Unsupported)?;
         // SAFETY: a function of the host with its own userdata and data of this length.
-        answer(unsafe { write(self.userdata.get(), offset, data.as_ptr().cast(), data.len()) })
+        answer(without_ends(|| unsafe {
+            write(self.userdata.get(), offset, data.as_ptr().cast(), data.len())
+        }))
     }
 
     fn zero(&mut self, offset: u64, length: u64) -> io::Result<()> {
         let zero = self.calls.zero.ok_or(io::ErrorKind::Unsupported)?;
         // SAFETY: a function of the host with its own userdata.
-        answer(unsafe { zero(self.userdata.get(), offset, length) })
+        answer(without_ends(|| unsafe { zero(self.userdata.get(), offset, length) }))
     }
 }
 
 impl Target for HostTarget {
     fn finish(&mut self) -> io::Result<()> {
         // SAFETY: a function of the host with its own userdata.
-        self.calls.finish.map_or(Ok(()), |finish| answer(unsafe { finish(self.userdata.get()) }))
+        self.calls
+            .finish
+            .map_or(Ok(()), |finish| answer(without_ends(|| unsafe { finish(self.userdata.get()) })))
     }
 }
 

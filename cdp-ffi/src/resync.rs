@@ -2,6 +2,7 @@
 
 use crate::{
     arguments::{Caller, check_flags, sized},
+    callback::without_ends,
     failure::{Failure, Outcome},
     guard::guard,
     handle::get,
@@ -54,7 +55,7 @@ impl Watch {
     pub fn tell(&self, progress: Progress) {
         if let Some(function) = self.function.filter(|_| !self.ended.get()) {
             // SAFETY: a function of the host with its own userdata, which lives as long as the call.
-            let answered = unsafe { function(self.userdata, progress.done, progress.total) };
+            let answered = without_ends(|| unsafe { function(self.userdata, progress.done, progress.total) });
             self.ended.set(answered != 0);
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     arguments::{Caller, check_flags, check_reserved, sized},
-    callback::{Userdata, without_calls},
+    callback::{Userdata, check_outside, without_calls},
     event::EventRow,
     failure::{Failure, Outcome},
     guard::{guard, guard_status},
@@ -278,10 +278,11 @@ pub unsafe extern "C" fn cdp_store_open(
 /// made durable. Every handle that came from the store is closed with it and answers CDP_ERR_CLOSED from then on; calls that are under
 /// way on other threads end first or fail with CDP_ERR_POISONED. The store is closed whatever the status: on CDP_ERR_JOURNAL_FULL and
 /// CDP_ERR_IO something could not be made durable, and the next open recovers as after a crash. Call cdp_store_flush before where that matters.
-/// [any thread, not from a callback; waits for the storage and the runner]
+/// [any thread; CDP_ERR_BUSY from a callback, and nothing is closed; waits for the storage and the runner]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cdp_store_close(store: *mut *mut cdp_store) -> cdp_status {
     guard(|caller| {
+        check_outside()?;
         let Some(held) = caller.close(store)? else { return Ok(()) };
         close(&held)
     })
@@ -439,8 +440,11 @@ pub unsafe extern "C" fn cdp_runner_start(
 }
 
 /// Stops the runner, when what it is at is finished, and sets the variable to NULL, which it may be already.
-/// [any thread, not from a callback; waits for the threads]
+/// [any thread; CDP_ERR_BUSY from a callback; waits for the threads]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cdp_runner_stop(runner: *mut *mut cdp_runner) -> cdp_status {
-    guard(|caller| caller.close(runner).map(|_| ()))
+    guard(|caller| {
+        check_outside()?;
+        caller.close(runner).map(|_| ())
+    })
 }

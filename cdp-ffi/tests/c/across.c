@@ -4,6 +4,7 @@
 enum { DISK = 1 << 20 };
 
 struct production {
+  cdp_store *store;
   cdp_volume *volume;
   int freezes, thaws, refuse, freed;
 };
@@ -12,7 +13,10 @@ struct production {
 static int32_t freeze(void *userdata) {
   static unsigned char block[BLOCK];
   struct production *production = userdata;
+  cdp_store *copy = production->store;
   production->freezes++;
+  /* To end the store in here would wait for this very call. */
+  if (cdp_store_close(&copy) != CDP_ERR_BUSY || copy == NULL) return -5;
   fill(block, BLOCK, 7);
   if (production->refuse) return -16;
   return cdp_volume_write(production->volume, 0, block, BLOCK, 0, NULL) == CDP_OK ? 0 : -5;
@@ -24,7 +28,7 @@ int main(int argc, char **argv) {
   char first_path[512], second_path[512];
   static unsigned char block[BLOCK];
   cdp_store *stores[2];
-  struct production production = {NULL, 0, 0, 0, 0};
+  struct production production = {NULL, NULL, 0, 0, 0, 0};
   cdp_quiesce quiesce;
   cdp_bookmark_info info;
   cdp_bookmark_schedule schedule;
@@ -40,6 +44,7 @@ int main(int argc, char **argv) {
   stores[0] = new_store(in_directory(first_path, sizeof first_path, argc, argv, "first"), DISK);
   stores[1] = new_store(in_directory(second_path, sizeof second_path, argc, argv, "second"), DISK);
   OK(cdp_volume_open(stores[0], NULL, &production.volume));
+  production.store = stores[0];
   quiesce.userdata = &production;
   quiesce.freeze = freeze;
   quiesce.thaw = thaw;
