@@ -1542,6 +1542,20 @@ cdp_status cdp_store_check(const cdp_store *store,
                            char *buf,
                            size_t len);
 
+/* ---- import ------------------------------------------------------------------------------------------------------ */
+
+// Adds a volume of this many bytes that begins with the content of a source, and opens it. The import is one seq, dated time_ns (0: now); zeroes
+// and what the source says holds no data are not stored. Nobody changes the source meanwhile. Durable when this returns. watch may be NULL;
+// ended early by it, the call fails with CDP_ERR_IO and the errno ECANCELED. On failure there is no such volume.
+// [any thread; waits for the storage and the source]
+cdp_status cdp_volume_import(cdp_store *store,
+                             const char *name,
+                             uint64_t bytes,
+                             const cdp_source *source,
+                             uint64_t time_ns,
+                             const cdp_watch *watch,
+                             cdp_volume **volume_out);
+
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 
 // A gap opened on the timeline of a volume: it is captured by dirty blocks only.

@@ -27,6 +27,7 @@ mod host_storage;
 pub mod bookmark;
 pub mod bookmark_more;
 pub mod event;
+pub mod import;
 pub mod in_flight;
 pub mod point;
 pub mod queue;

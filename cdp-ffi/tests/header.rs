@@ -29,6 +29,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("tap", "tap: capture beside a production disk"),
     ("in_flight", "tap: writes that overlap in flight"),
     ("resync", "resync, verify, check"),
+    ("import", "import"),
     ("event", "events"),
     ("statistics", "figures"),
 ];

@@ -238,6 +238,35 @@ static void compared(cdp_store *store) {
   EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_resync(store, NULL, &source, &options, NULL, &report));
 }
 
+/* A volume that begins with the content of the disk, as one seq; and one that is ended early and is not there. */
+static void imported(cdp_store *store) {
+  static unsigned char found[DISK];
+  cdp_source source = source_of(&disk);
+  cdp_volume *volume = NULL;
+  cdp_volume_info info;
+  cdp_watch watch;
+  cdp_point before, after;
+  int told = 0, freed = disk.freed;
+  CDP_INIT(info);
+  CDP_INIT(watch);
+  OK(cdp_resolve(store, "latest", &before));
+  OK(cdp_volume_import(store, "copy", DISK, &source, 0, NULL, &volume));
+  CHECK(disk.freed == freed + 1);
+  OK(cdp_resolve(store, "latest", &after));
+  CHECK(after.seq == before.seq + 1);
+  OK(cdp_volume_read(volume, 0, found, DISK));
+  CHECK(memcmp(found, disk.bytes, DISK) == 0);
+  OK(cdp_volume_info_get(volume, &info));
+  CHECK(info.exists_from == after.seq && info.bytes == DISK);
+  OK(cdp_volume_close(&volume));
+  EXPECT(CDP_ERR_EXISTS, cdp_volume_import(store, "copy", DISK, &source, 0, NULL, &volume));
+  watch.userdata = &told;
+  watch.progress = stop;
+  EXPECT(CDP_ERR_IO, cdp_volume_import(store, "ended", 4 * DISK, &source, 0, &watch, &volume));
+  CHECK(volume == NULL && told > 0 && cdp_last_error_errno() == 125);
+  EXPECT(CDP_ERR_NOT_FOUND, cdp_volume_open(store, "ended", &volume));
+}
+
 int main(int argc, char **argv) {
   char path[512];
   cdp_store *store = new_store(in_directory(path, sizeof path, argc, argv, "store"), DISK);
@@ -264,6 +293,7 @@ int main(int argc, char **argv) {
   EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_tap_mark(tap, 0, BLOCK, CDP_GAP_HOST));
   OK(cdp_tap_close(&tap));
   compared(store);
+  imported(store);
   /* With an activity log every write is begun; one that was not is an event. */
   options.flags = CDP_TAP_ACTIVITY_LOG;
   options.log_regions_max = 8;
