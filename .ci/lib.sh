@@ -65,6 +65,13 @@ needs() {
     fi
 }
 
+# needs_file FILE PACKAGE: the same for what is no program.
+needs_file() {
+    if [ ! -e "$1" ]; then
+        missing_packages+=("$2")
+    fi
+}
+
 install_missing() {
     if [ "${#missing_packages[@]}" -eq 0 ]; then
         return
@@ -125,6 +132,16 @@ prepare() {
     needs fusermount3 fuse3
     needs losetup mount
     needs fallocate util-linux
+    needs make make
+    needs valgrind valgrind
+    needs cmake cmake
+    needs pkg-config pkg-config
+    needs nbdkit nbdkit
+    needs_file /usr/include/nbdkit-plugin.h nbdkit-plugin-dev
+    needs nbdinfo libnbd-bin
+    needs qemu-img qemu-utils
+    needs fio fio
+    needs nbdfuse nbdfuse
     install_missing
     read_test_command
 }
@@ -143,4 +160,29 @@ machine_tests() {
     fi
     step 'machine tests' \
         "${test_command[@]}" --test acceptance -- --ignored --test-threads=1 --show-output machine:: "${without[@]}"
+}
+
+# The C interface: its programs once more under what finds misuse of memory, the installed library, the examples, the plugin for nbdkit.
+c_interface_tests() {
+    local programs=("${test_command[@]}" --test programs)
+    step 'C programs under sanitizers' \
+        env CDP_C_FLAGS='-fsanitize=address,undefined -fno-sanitize-recover=all' "${programs[@]}"
+    step 'C programs under valgrind' \
+        env CDP_C_RUNNER='valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect' \
+        "${programs[@]}"
+    local build=(cargo build --release -p cdp-ffi -p cdp-cli)
+    local built=${CARGO_TARGET_DIR:-$PWD/target}/release
+    step 'C library' "${build[@]}"
+    # The same build as above: another choice of packages would be another build.
+    step 'installed C library' env "CARGO_BUILD=${build[*]}" cdp-ffi/packaging/check "$scratch_directory/installed"
+    step 'C examples' make -C examples/c check "CDP_BUILD=$built" "BUILD=$scratch_directory/examples-c"
+    step 'plugin for nbdkit' make -C examples/nbdkit check "CDP_BUILD=$built" "BUILD=$scratch_directory/examples-nbdkit"
+    local lacks
+    lacks=$(machine_lacks)
+    if [ -n "$lacks" ]; then
+        cannot 'file systems on the plugin for nbdkit' "$lacks"
+        return
+    fi
+    step 'file systems on the plugin for nbdkit' examples/nbdkit/check-filesystems \
+        "$scratch_directory/examples-nbdkit/nbdkit-cdp-plugin.so" "$built/cdp"
 }

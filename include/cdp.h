@@ -1,18 +1,50 @@
 /* cdp.h - block-level continuous data protection.
  *
- * Generated from cdp-ffi; do not edit. So far this header tells the version of the library and names its status codes;
- * stores, volumes and points follow.
+ * Generated from cdp-ffi; do not edit. docs/c-api.md is the guide.
  *
- * Conventions
- *   Result    0 is success, negative is an error.
- *   Threads   Every function may be called from any thread at any time.
- *   Memory    Strings that are returned live as long as the program.
+ * Conventions, once for the whole header
+ *   Units     Offsets and lengths are bytes, on a volume multiples of 512. Times are nanoseconds since the Unix epoch, UTC.
+ *             A seq names a point in history: the state after that write. Seq 0 is the state before the first write.
+ *   Result    0 is success; CDP_END (1) is success with nothing more; negative is an error. Text and errno of the thread's
+ *             last failed call: cdp_last_error_*.
+ *   Outputs   Named *_out. On failure a handle output is NULL and every other output is untouched, except where a size needed
+ *             is reported. NULL means "not wanted" where the text says so; nowhere else.
+ *   Handles   *_open, *_create and *_start give ownership; *_close and *_stop take it, set the variable to NULL, and accept
+ *             NULL. A handle is a number and not an address: NULL, one of another kind and one that was closed are errors
+ *             (CDP_ERR_INVALID_ARGUMENT, CDP_ERR_CLOSED). What comes from a store is closed with it. Other pointers are
+ *             borrowed for the call. Handles do not survive fork().
+ *   Threads   [any thread] says that any threads may use one handle at once. The library starts threads only where a text says
+ *             so, installs no signal handler, reads no environment variable, and writes nothing to stdout. What it keeps for
+ *             the whole process is the table of handles, and a panic hook of Rust that is quiet inside of calls.
+ *   Callbacks Pointers to functions with a userdata. They must not unwind (no C++ exception may leave them). Unless their text
+ *             allows it they must not call the library: CDP_ERR_BUSY. free_userdata is called exactly once, by any thread, also
+ *             when the call that took the struct fails, unless it fails because a struct_size is wrong.
+ *   Structs   Those that begin with struct_size grow at the end only: CDP_INIT(variable) zeroes one and sets its size. Zero in
+ *             a member means the default. Unknown flags, and members that only a newer header knows and that are not zero,
+ *             are CDP_ERR_UNSUPPORTED. Other structs are frozen.
+ *   Defects   A defect in this library becomes CDP_ERR_PANIC, and everything of that store answers CDP_ERR_POISONED until it is
+ *             closed and opened again.
  */
-
 #ifndef CDP_H
 #define CDP_H
 
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Zeroes a struct that begins with its size, and sets the size: CDP_INIT(variable).
+static inline void cdp_struct_init(void *of, size_t bytes) {
+  uint32_t size = (uint32_t)bytes;
+  memset(of, 0, bytes);
+  memcpy(of, &size, sizeof size);
+}
+#define CDP_INIT(variable) cdp_struct_init(&(variable), sizeof(variable))
+
+/* ---- version ----------------------------------------------------------------------------------------------------- */
 
 // Major version of the library.
 #define CDP_VERSION_MAJOR 0
@@ -26,13 +58,62 @@
 // Version of the binary interface.
 #define CDP_ABI_VERSION 1
 
-// Outcome of a call: 0 is success, negative is an error.
+// Version of the library as one number: major * 1000000 + minor * 1000 + patch.
+uint32_t cdp_version_number(void);
+
+// Version of the library as text, such as "0.1.0". The text lives as long as the program.
+const char *cdp_version_string(void);
+
+// Version of the binary interface: a program that was compiled against another number must not go on.
+uint32_t cdp_abi_version(void);
+
+/* ---- types ------------------------------------------------------------------------------------------------------- */
+
+// A point of the timeline: the state after write `seq`, which was made at `time_ns`, nanoseconds since the Unix epoch, UTC.
+typedef struct cdp_point {
+  // The seq.
+  uint64_t seq;
+  // Its time.
+  uint64_t time_ns;
+} cdp_point;
+
+// A random identity.
+typedef struct cdp_uuid {
+  // The bytes of it.
+  uint8_t bytes[16];
+} cdp_uuid;
+
+// One of several buffers that are one write; as struct iovec.
+typedef struct cdp_iovec {
+  // Where it begins.
+  const void *base;
+  // Its length, bytes.
+  size_t len;
+} cdp_iovec;
+
+// A range of bytes of a volume.
+typedef struct cdp_extent {
+  // First byte.
+  uint64_t offset;
+  // Length, bytes.
+  uint64_t len;
+} cdp_extent;
+
+// How the application takes back what its callbacks use: called exactly once, when they are not called any more. May be NULL.
+typedef void (*cdp_free_userdata)(void *userdata);
+
+/* ---- status ------------------------------------------------------------------------------------------------------ */
+
+// Outcome of a call: 0 is success, 1 is success with nothing more to come, negative is an error.
 typedef int32_t cdp_status;
 
 // Success.
 #define CDP_OK 0
 
-// An argument is outside of what is allowed.
+// Success, and there is nothing more: the end of a list, nothing to do, a job that is done.
+#define CDP_END 1
+
+// An argument is outside of what is allowed; also NULL where that is not said to be allowed, and a handle that is none.
 #define CDP_ERR_INVALID_ARGUMENT -1
 
 // Offset or length is not a multiple of 512.
@@ -41,10 +122,19 @@ typedef int32_t cdp_status;
 // The range reaches past the end of the volume.
 #define CDP_ERR_OUT_OF_RANGE -3
 
+// The buffer is too small; the size that is needed was reported.
+#define CDP_ERR_BUFFER_TOO_SMALL -4
+
 // Not available in this version or for this store.
 #define CDP_ERR_UNSUPPORTED -5
 
-// The storage failed.
+// Memory could not be reserved, or there are too many handles.
+#define CDP_ERR_NO_MEMORY -6
+
+// A time lies before the newest write of the store.
+#define CDP_ERR_TIME_BACKWARDS -7
+
+// The storage or the source failed; cdp_last_error_errno tells more.
 #define CDP_ERR_IO -10
 
 // Bytes on the storage are not what was written.
@@ -53,11 +143,17 @@ typedef int32_t cdp_status;
 // The store has a format that this version does not know.
 #define CDP_ERR_FORMAT_VERSION -12
 
-// There is no space left for the journal.
+// There is no space left for the journal. Nothing that was acknowledged is lost; try again when there is space.
 #define CDP_ERR_JOURNAL_FULL -13
 
-// An earlier failure makes it unsafe to go on.
+// An earlier failure makes it unsafe to go on: close the store and open it again.
 #define CDP_ERR_POISONED -14
+
+// The retention policy bounds the space of the store, and nothing more may be dropped.
+#define CDP_ERR_OVER_BOUND -15
+
+// A newer owner has taken over the store.
+#define CDP_ERR_FENCED -16
 
 // There is no such thing.
 #define CDP_ERR_NOT_FOUND -20
@@ -71,36 +167,1540 @@ typedef int32_t cdp_status;
 // The store was opened read-only.
 #define CDP_ERR_READ_ONLY -23
 
-// Another owner has the store.
+// Another owner has the store, or the call is not allowed in a callback.
 #define CDP_ERR_BUSY -24
 
-// The point cannot be opened.
+// The handle, or the store that it belongs to, was closed.
+#define CDP_ERR_CLOSED -25
+
+// The bookmark found no place under the conditions asked for; nothing was recorded, and it may be tried again.
+#define CDP_ERR_NOT_PLACED -26
+
+// A source that nobody captures from was changed while it was compared.
+#define CDP_ERR_SOURCE_CHANGED -27
+
+// The point cannot be opened: it was never written, was thinned away, or lies in a gap; cdp_last_error_nearest tells the nearest.
 #define CDP_ERR_POINT_EXPIRED -30
 
-// A defect in this library.
+// A dirty map is none, or is of something else: take everything for dirty.
+#define CDP_ERR_MAP_REFUSED -33
+
+// A defect in this library; the store is poisoned.
 #define CDP_ERR_PANIC -90
 
-#ifdef __cplusplus
-extern "C" {
-#endif // __cplusplus
-
-// Version of the library as one number: major * 1000000 + minor * 1000 + patch.
-uint32_t cdp_version_number(void);
-
-// Version of the library as text, such as "0.1.0".
-const char *cdp_version_string(void);
-
-// Version of the binary interface.
-uint32_t cdp_abi_version(void);
-
-// Stable name of a status code, such as "CDP_ERR_IO"; "CDP_ERR_UNKNOWN" for a code that is none.
+// Stable name of a status code, such as "CDP_ERR_IO"; "CDP_ERR_UNKNOWN" for a code that is none. The text lives as long as the program.
 const char *cdp_status_name(cdp_status status);
 
-// A positive errno with which a host can complete an I/O, 0 for success.
+// A positive errno with which a host can complete an I/O, 0 for success. Numbers are those of Linux.
 int32_t cdp_status_errno(cdp_status status);
 
-#ifdef __cplusplus
-}  // extern "C"
-#endif  // __cplusplus
+// What the last failed call of this thread said, for people; "" before the first. Borrowed until this thread's next call that fails; a
+// call that succeeds leaves it.
+const char *cdp_last_error_message(void);
 
-#endif  /* CDP_H */
+// The errno of the operating system or of a callback of the host that the last failed call of this thread met; 0 when there was none.
+int32_t cdp_last_error_errno(void);
+
+// After CDP_ERR_POINT_EXPIRED: the nearest points on both sides that can be opened. Either output may be NULL. A side without a point has
+// the time UINT64_MAX. Returns CDP_ERR_NOT_FOUND, which is not noted as the thread's last failure, when the last failed call was another.
+cdp_status cdp_last_error_nearest(cdp_point *before_out,
+                                  cdp_point *after_out);
+
+/* ---- storage ----------------------------------------------------------------------------------------------------- */
+
+// The right to write, which one owner has at a time.
+#define CDP_LOCK_OWNER 1
+
+// The lease of a reader; any number at a time. It waits only for a removal of extents that is under way.
+#define CDP_LOCK_LEASE 2
+
+// Keeps readers out for the moment of a removal; refused with -EAGAIN while there is a lease.
+#define CDP_LOCK_READERS_OUT 3
+
+// Go through the page cache even where the file system could do without.
+#define CDP_DIRECTORY_BUFFERED (1 << 0)
+
+// Where the bytes of a store live.
+typedef struct cdp_storage cdp_storage;
+
+// A storage that the application supplies: numbered extents.
+//
+// Every function returns 0 or a negative errno (-ENOENT and -EEXIST where an extent is missing or there, -ENOSPC when there is no space),
+// may be called from any thread, several at once, and must not call the library or unwind. Writes that overlap in flight do not occur.
+// Offsets and lengths of read and write are multiples of 4096, and so are addresses of buffers.
+//
+// Durability: a write and a size are durable once a sync that was begun after they returned has returned 0; a name once sync_names has.
+// After a failed sync nothing is known of what it covered.
+typedef struct cdp_storage_calls {
+  // sizeof(cdp_storage_calls).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Passed to every function.
+  void *userdata;
+  // Makes an extent of this many bytes that read as zeroes, with its space allocated, and opens it. Required.
+  int32_t (*create)(void *userdata, uint64_t extent, uint64_t bytes, void **handle_out);
+  // Opens an extent. Required.
+  int32_t (*open)(void *userdata, uint64_t extent, void **handle_out);
+  // Closes what create or open gave, once. May be NULL.
+  void (*close)(void *userdata, void *handle);
+  // Stores the numbers of all extents in any order, at most capacity of them, and how many there are in all. Required.
+  int32_t (*list)(void *userdata, uint64_t *extents_out, size_t capacity, size_t *count_out);
+  // Removes the name of an extent; handles that are open go on working. Required.
+  int32_t (*remove)(void *userdata, uint64_t extent);
+  // Makes created and removed names durable. NULL: they are when create and remove return.
+  int32_t (*sync_names)(void *userdata);
+  // Fills the buffer. A range that reaches past the end is an error. Required.
+  int32_t (*read)(void *userdata, void *handle, uint64_t offset, void *buf, size_t len);
+  // Writes all of the buffer, growing the extent when needed. Required.
+  int32_t (*write)(void *userdata, void *handle, uint64_t offset, const void *buf, size_t len);
+  // Makes every write and size of the extent durable that returned before. Required.
+  int32_t (*sync)(void *userdata, void *handle);
+  // Size of the extent in bytes. Required.
+  int32_t (*size)(void *userdata, void *handle, uint64_t *bytes_out);
+  // Cuts or extends the extent; new bytes read as zeroes. Required.
+  int32_t (*set_size)(void *userdata, void *handle, uint64_t bytes);
+  // Bytes that the extent takes up. NULL: its size.
+  int32_t (*allocated)(void *userdata, void *handle, uint64_t *bytes_out);
+  // Takes a lock (CDP_LOCK_*) against other processes; -EAGAIN when another holds it. NULL: no other process uses the storage.
+  int32_t (*lock)(void *userdata, uint32_t kind);
+  // Gives a lock back. Required where lock is given.
+  void (*unlock)(void *userdata, uint32_t kind);
+  // Called exactly once, when nothing is called any more. May be NULL.
+  cdp_free_userdata free_userdata;
+} cdp_storage_calls;
+
+// Takes a storage that the application supplies, for any number of stores that are opened on it one after the other, or as one owner with
+// readers beside it. The struct is copied; userdata must live until free_userdata is called, also when this call fails, which is then at
+// once. [any thread; waits for nothing]
+cdp_status cdp_storage_open_custom(const struct cdp_storage_calls *calls,
+                                   struct cdp_storage **storage_out);
+
+// Makes a storage in memory of at most capacity_bytes bytes (0: no bound), for tests and tools. Nothing of it survives the process.
+// [any thread; waits for nothing]
+cdp_status cdp_storage_open_memory(uint64_t capacity_bytes,
+                                   struct cdp_storage **storage_out);
+
+// Opens a directory as a storage that any number of stores are opened on one after the other; cdp_store_create and cdp_store_open do this
+// by themselves when they are given a path. The directory must be there. flags: CDP_DIRECTORY_*. [any thread; waits for the file system]
+cdp_status cdp_storage_open_directory(const char *path,
+                                      uint32_t flags,
+                                      struct cdp_storage **storage_out);
+
+// Gives up a storage and sets the variable to NULL, which it may be already. Stores that are open on it go on working.
+// [any thread; waits for nothing]
+cdp_status cdp_storage_close(struct cdp_storage **storage);
+
+/* ---- store ------------------------------------------------------------------------------------------------------- */
+
+// The store is opened for reading only, beside an owner if there is one, and seen as it is at that moment.
+#define CDP_OPEN_READ_ONLY (1 << 0)
+
+// The last owner closed the store in good order.
+#define CDP_STORE_CLEAN (1 << 0)
+
+// The store was opened for reading only.
+#define CDP_STORE_READ_ONLY (1 << 1)
+
+// Every write is a point.
+#define CDP_COALESCE_NONE 0
+
+// The last state of each interval of time is a point.
+#define CDP_COALESCE_INTERVAL 1
+
+// The state at each flush and bookmark is a point.
+#define CDP_COALESCE_BARRIER 2
+
+// Time does not move on by itself while nothing is written: for a host that dates writes itself and calls cdp_store_cover.
+#define CDP_RUNNER_NO_HEARTBEAT (1 << 0)
+
+// The threads of the bundled runner.
+typedef struct cdp_runner cdp_runner;
+
+// An open store: volumes that share one row of sequence numbers.
+typedef struct cdp_store cdp_store;
+
+// A clock that the application supplies. Its functions may be called from any thread and must not call the library or unwind.
+typedef struct cdp_clock {
+  // sizeof(cdp_clock).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Passed to every function.
+  void *userdata;
+  // Nanoseconds since the Unix epoch, UTC; may step back. Required.
+  uint64_t (*now_ns)(void *userdata);
+  // Nanoseconds of a clock that nobody sets, from any beginning. NULL: there is none, and a jump of now_ns is believed.
+  uint64_t (*monotonic_ns)(void *userdata);
+  // Called exactly once, when nothing is called any more. May be NULL.
+  cdp_free_userdata free_userdata;
+} cdp_clock;
+
+// How a store is opened. All zero but for the size is the default of everything.
+typedef struct cdp_open_options {
+  // sizeof(cdp_open_options).
+  uint32_t struct_size;
+  // CDP_OPEN_*.
+  uint32_t flags;
+  // CDP_DIRECTORY_*, for a path.
+  uint32_t directory_flags;
+  // 0.
+  uint32_t reserved;
+  // Where the store lives instead of a path, which is NULL then. Borrowed for the call; the store goes on using what it stands for.
+  cdp_storage *storage;
+  // The clock that dates writes. NULL: that of the system. The struct is copied.
+  const struct cdp_clock *clock;
+  // Budget of the cache of index pages, bytes. 0: 32 MiB.
+  uint64_t page_cache_bytes;
+  // Space of a new segment, bytes. 0: 64 MiB, which is also the most.
+  uint64_t segment_bytes;
+} cdp_open_options;
+
+// What a new store begins with.
+typedef struct cdp_create_options {
+  // sizeof(cdp_create_options).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Name of the first volume, of A-Z a-z 0-9 . _ -, 1 to 128 bytes. NULL: "disk".
+  const char *volume;
+  // Its size, bytes; a multiple of 512. Required.
+  uint64_t bytes;
+  // How it is opened. NULL: the default of everything. CDP_OPEN_READ_ONLY is refused.
+  const struct cdp_open_options *open;
+} cdp_create_options;
+
+// What is known of a store.
+typedef struct cdp_store_info {
+  // sizeof(cdp_store_info).
+  uint32_t struct_size;
+  // CDP_STORE_*.
+  uint32_t flags;
+  // Its identity; a copy of its files has the same.
+  cdp_uuid uuid;
+  // Version of the format that this library writes.
+  uint32_t format_version;
+  // Volumes.
+  uint32_t volumes;
+  // The newest state.
+  cdp_point newest;
+  // Everything up to this seq survives a power cut.
+  uint64_t durable_seq;
+  // Frames of the tail that were cut off when the store was opened after an unclean end.
+  uint64_t tail_frames;
+  // Bytes of the tail that were cut off.
+  uint64_t tail_bytes;
+  // Places of damage that were met when the store was opened.
+  uint64_t damage_count;
+} cdp_store_info;
+
+// Makes a new store with one empty volume, in a directory that does not exist yet or is empty, or on options.open.storage with path NULL, and
+// opens it as its owner. Close it with cdp_store_close.
+// On failure nothing is open; what was begun in the directory or storage is no store and may be removed. CDP_ERR_EXISTS where there is one.
+// [any thread; waits for the storage]
+cdp_status cdp_store_create(const char *path,
+                            const struct cdp_create_options *options,
+                            struct cdp_store **store_out);
+
+// Opens a store as its owner, and recovers it if need be, or for reading only. Either path or options.storage is given. options may be NULL.
+// CDP_ERR_BUSY while another owner has it; CDP_ERR_CORRUPT when what is damaged makes it unsafe to go on. On failure nothing is open and
+// the store is as it was. [any thread; waits for the storage]
+cdp_status cdp_store_open(const char *path,
+                          const struct cdp_open_options *options,
+                          struct cdp_store **store_out);
+
+// Ends the store in good order and sets the variable to NULL, which it may be already: taps are ended, the runner is stopped, everything is
+// made durable. Every handle that came from the store is closed with it and answers CDP_ERR_CLOSED from then on; calls that are under
+// way on other threads end first or fail with CDP_ERR_POISONED. The store is closed whatever the status: on CDP_ERR_JOURNAL_FULL and
+// CDP_ERR_IO something could not be made durable, and the next open recovers as after a crash. Call cdp_store_flush before where that matters.
+// [any thread; CDP_ERR_BUSY from a callback, and nothing is closed; waits for the storage and the runner]
+cdp_status cdp_store_close(struct cdp_store **store);
+
+// What is known of the store. [any thread; waits for nothing]
+cdp_status cdp_store_info_get(const struct cdp_store *store, struct cdp_store_info *info_out);
+
+// Makes everything written so far durable, of all volumes; durable_seq_out, which may be NULL, is the seq up to which. On CDP_ERR_JOURNAL_FULL
+// and CDP_ERR_IO it stays in memory and the next call tries again. [any thread; waits for the storage]
+cdp_status cdp_store_flush(struct cdp_store *store,
+                           uint64_t *durable_seq_out);
+
+// Says that nothing else was written up to time_ns, so that points up to there can be opened, for a host that dates writes itself.
+// [any thread; waits for nothing]
+cdp_status cdp_store_cover(struct cdp_store *store,
+                           uint64_t time_ns);
+
+// Moves the clock of the store to now and makes it durable with everything written so far, so that any time up to now can be opened.
+// The runner does this by itself once a second. [any thread; waits for the storage]
+cdp_status cdp_store_heartbeat(struct cdp_store *store);
+
+// Says that the clock of the host is right although it jumped by more than an hour: history is dropped by age again.
+// [any thread; waits for nothing]
+cdp_status cdp_store_confirm_clock(struct cdp_store *store);
+
+// How writes are coalesced from the next one on (CDP_COALESCE_*): what is overwritten within an interval is not stored. interval_ns is for
+// CDP_COALESCE_INTERVAL and 0 otherwise. Durable when it returns. [any thread; waits for the storage]
+cdp_status cdp_store_set_coalescing(struct cdp_store *store,
+                                    uint32_t mode,
+                                    uint64_t interval_ns);
+
+// Does one slice of background work, for a host without a runner: commits what is older than 200 ms, makes the next segment ready, seals,
+// merges at most entries_max index entries (0: 65536), takes over what taps captured, resyncs a piece, sets the bookmark that is due.
+// CDP_OK: there is more to do at once; CDP_END: nothing is due. What failed is tried again by a later call.
+// [any thread; waits for the storage and for sources of taps]
+cdp_status cdp_store_step(struct cdp_store *store,
+                          uint64_t entries_max);
+
+// What is due of retention by the clock of the store; the runner does this by itself, a host that steps calls it now and then.
+// CDP_OK: something was planned, which later steps carry out; CDP_END: nothing was due. [any thread; waits for the storage]
+cdp_status cdp_store_step_retention(struct cdp_store *store);
+
+// Starts the bundled runner: threads that do the background work until cdp_runner_stop or cdp_store_close. These are the only threads that
+// outlive a call. flags: CDP_RUNNER_*. A defect in one of them is reported on stderr, as nobody is there to be told.
+// [any thread; waits for the start of threads]
+cdp_status cdp_runner_start(struct cdp_store *store,
+                            uint32_t flags,
+                            struct cdp_runner **runner_out);
+
+// Stops the runner, when what it is at is finished, and sets the variable to NULL, which it may be already.
+// [any thread; CDP_ERR_BUSY from a callback; waits for the threads]
+cdp_status cdp_runner_stop(struct cdp_runner **runner);
+
+/* ---- volume ------------------------------------------------------------------------------------------------------ */
+
+// The write is durable when the call returns.
+#define CDP_WRITE_FUA (1 << 0)
+
+// A volume of an open store.
+typedef struct cdp_volume cdp_volume;
+
+// What is known of a volume.
+typedef struct cdp_volume_info {
+  // sizeof(cdp_volume_info).
+  uint32_t struct_size;
+  // Its id within the store; never reused.
+  uint32_t id;
+  // Its size now, bytes.
+  uint64_t bytes;
+  // The first seq at which it can be opened.
+  uint64_t exists_from;
+  // Its name, NUL-terminated.
+  char name[136];
+} cdp_volume_info;
+
+// Adds an empty volume of this many bytes, a multiple of 512, and opens it. It exists from the newest seq on; durable when this returns.
+// On failure there is no such volume. [any thread; waits for the storage]
+cdp_status cdp_volume_create(cdp_store *store,
+                             const char *name,
+                             uint64_t bytes,
+                             struct cdp_volume **volume_out);
+
+// Opens a volume by name; NULL: the first one. Close it with cdp_volume_close. [any thread; waits for nothing]
+cdp_status cdp_volume_open(const cdp_store *store,
+                           const char *name,
+                           struct cdp_volume **volume_out);
+
+// Gives up the handle and sets the variable to NULL, which it may be already. What was written stays, durable or not.
+// [any thread; waits for nothing]
+cdp_status cdp_volume_close(struct cdp_volume **volume);
+
+// The volume at a place in the list of the store, counted from 0 in the order in which they were made. CDP_END past the last.
+// [any thread; waits for nothing]
+cdp_status cdp_volume_at(const cdp_store *store,
+                         size_t index,
+                         struct cdp_volume_info *info_out);
+
+// What is known of the volume. [any thread; waits for nothing]
+cdp_status cdp_volume_info_get(const struct cdp_volume *volume, struct cdp_volume_info *info_out);
+
+// Gives the volume another size, a multiple of 512. Points before the change keep the old size and all of their content. point_out, which may
+// be NULL, is the point of the change, or the newest one when the volume had that size already. Refused while a tap captures the volume.
+// On failure the volume has either size. [any thread; waits for the storage]
+cdp_status cdp_volume_resize(struct cdp_volume *volume,
+                             uint64_t bytes,
+                             cdp_point *point_out);
+
+// Appends one write of 512 bytes to 16 MiB, dated now. offset and len are multiples of 512. Reads see it at once; it is durable when a flush
+// has returned seq_out or a later seq, or at once with CDP_WRITE_FUA in flags. seq_out may be NULL. The buffer is borrowed for the call.
+// On failure nothing was written, except that with CDP_WRITE_FUA the failure may be that of making it durable.
+// [any thread, several at once; waits for the storage only when too much is not written yet, or with CDP_WRITE_FUA]
+cdp_status cdp_volume_write(struct cdp_volume *volume,
+                            uint64_t offset,
+                            const void *buf,
+                            size_t len,
+                            uint32_t flags,
+                            uint64_t *seq_out);
+
+// As cdp_volume_write, from at most 1024 buffers of any lengths, which together are one write.
+cdp_status cdp_volume_writev(struct cdp_volume *volume,
+                             uint64_t offset,
+                             const cdp_iovec *iov,
+                             size_t iov_count,
+                             uint32_t flags,
+                             uint64_t *seq_out);
+
+// As cdp_volume_write, zeroes over a range of any length. One seq.
+cdp_status cdp_volume_write_zeroes(struct cdp_volume *volume,
+                                   uint64_t offset,
+                                   uint64_t len,
+                                   uint32_t flags,
+                                   uint64_t *seq_out);
+
+// As cdp_volume_write_zeroes, for a range that the owner of the disk has no use for any more. It reads as zeroes afterwards.
+cdp_status cdp_volume_discard(struct cdp_volume *volume,
+                              uint64_t offset,
+                              uint64_t len,
+                              uint32_t flags,
+                              uint64_t *seq_out);
+
+// As cdp_store_flush: one journal serves all volumes.
+cdp_status cdp_volume_flush(struct cdp_volume *volume, uint64_t *durable_seq_out);
+
+// Fills the buffer from byte offset of the newest state. Multiples of 512, at most 1 GiB. CDP_ERR_CORRUPT when the bytes on the storage
+// are not what was written; the content of the buffer is undefined after any failure. [any thread, several at once; waits for the storage]
+cdp_status cdp_volume_read(const struct cdp_volume *volume,
+                           uint64_t offset,
+                           void *buf,
+                           size_t len);
+
+/* ---- queue: submit and poll -------------------------------------------------------------------------------------- */
+
+// Fill buf from offset.
+#define CDP_REQUEST_READ 1
+
+// Write buf at offset.
+#define CDP_REQUEST_WRITE 2
+
+// Write zeroes over a range.
+#define CDP_REQUEST_WRITE_ZEROES 3
+
+// Discard a range.
+#define CDP_REQUEST_DISCARD 4
+
+// Make durable what was answered before this request was submitted.
+#define CDP_REQUEST_FLUSH 5
+
+// A row of requests to one volume.
+typedef struct cdp_queue cdp_queue;
+
+// How a queue is set up.
+typedef struct cdp_queue_options {
+  // sizeof(cdp_queue_options).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Requests and answers that it holds, at most 4096. 0: 128.
+  uint32_t depth;
+  // Threads that it starts, at most 64. 0: none, and the host calls cdp_queue_run on threads of its own.
+  uint32_t threads;
+  // Called from the thread that carried a request out, when there is an answer and there was none before; must not call the library or
+  // unwind. For instance a write to an eventfd. NULL: nobody is told.
+  void (*notify)(void *userdata);
+  // Passed to notify.
+  void *userdata;
+  // Called exactly once, when notify is not called any more. May be NULL.
+  cdp_free_userdata free_userdata;
+} cdp_queue_options;
+
+// A request.
+typedef struct cdp_request {
+  // sizeof(cdp_request).
+  uint32_t struct_size;
+  // CDP_REQUEST_*.
+  uint32_t op;
+  // CDP_WRITE_FUA for writes, zeroes and discards.
+  uint32_t flags;
+  // 0.
+  uint32_t reserved;
+  // Given back with the answer.
+  uint64_t tag;
+  // As for the call of the same name; 0 for CDP_REQUEST_FLUSH.
+  uint64_t offset;
+  // Its length.
+  uint64_t len;
+  // The buffer of a read or a write, which belongs to the library until the answer is polled; else NULL.
+  void *buf;
+} cdp_request;
+
+// What a request came to.
+typedef struct cdp_answer {
+  // That of the request.
+  uint64_t tag;
+  // The seq of a write, or up to which a flush has made everything durable; else 0.
+  uint64_t seq;
+  // CDP_OK or why it failed.
+  cdp_status status;
+  // The errno of the operating system or of a callback of the host, or 0.
+  int32_t os_errno;
+} cdp_answer;
+
+// Opens a queue to a volume; options may be NULL. Close it with cdp_queue_close. [any thread; waits for the start of threads]
+cdp_status cdp_queue_open(cdp_volume *volume,
+                          const struct cdp_queue_options *options,
+                          struct cdp_queue **queue_out);
+
+// Hands a request over; the struct is copied. CDP_ERR_BUSY when the queue is full: poll answers first. What is wrong with a range is said by
+// the answer, what is wrong with the request by this call, which then has handed nothing over. Requests are begun in their order and may
+// end in any. [any thread, several at once; waits for nothing]
+cdp_status cdp_queue_submit(struct cdp_queue *queue,
+                            const struct cdp_request *request);
+
+// Carries out at most requests_max requests in this thread. CDP_OK: some were; CDP_END: none was waiting. [any thread, several at once; waits
+// for the storage]
+cdp_status cdp_queue_run(struct cdp_queue *queue,
+                         size_t requests_max);
+
+// Takes at most count answers, the oldest first; count_out says how many were stored, 0 when there are none. [any thread; waits for nothing]
+cdp_status cdp_queue_poll(struct cdp_queue *queue,
+                          struct cdp_answer *answers_out,
+                          size_t count,
+                          size_t *count_out);
+
+// Waits until there is an answer, for timeout_ns at most. CDP_OK: there is one; CDP_END: there is none yet. [any thread]
+cdp_status cdp_queue_wait(struct cdp_queue *queue,
+                          uint64_t timeout_ns);
+
+// Gives up the queue and sets the variable to NULL, which it may be already. Requests that were begun are finished, the others are dropped, and
+// no answer can be polled any more. [any thread; waits for what was begun by threads of the queue]
+cdp_status cdp_queue_close(struct cdp_queue **queue);
+
+/* ---- points ------------------------------------------------------------------------------------------------------ */
+
+// The point that a text names: latest, oldest, seq:N, time:T, bookmark:NAME, bookmark-latest, bookmark-latest:KIND, bookmark-before:T or bookmark-before:T:KIND, where T is
+// like 2026-01-31T12:00:00.5Z and KIND app, fs, user or system. A time names the last state at or before it. CDP_ERR_POINT_EXPIRED when it
+// cannot be opened; cdp_last_error_nearest tells the nearest points that can. [any thread; waits for the storage]
+cdp_status cdp_resolve(const cdp_store *store,
+                       const char *text,
+                       cdp_point *point_out);
+
+// The last state at or before a time. As cdp_resolve with time:T. [any thread; waits for the storage]
+cdp_status cdp_resolve_time(const cdp_store *store, uint64_t time_ns, cdp_point *point_out);
+
+// The newest state that is exact for every volume of the store: no gap, nothing lost, and a point where writes are coalesced.
+// CDP_ERR_NOT_FOUND when there is none. [any thread; waits for the storage]
+cdp_status cdp_resolve_newest_exact(const cdp_store *store,
+                                    cdp_point *point_out);
+
+/* ---- timeline ---------------------------------------------------------------------------------------------------- */
+
+// Every write of the range is a point.
+#define CDP_RANGE_WRITES 0
+
+// The last state of each interval of interval_ns is a point.
+#define CDP_RANGE_INTERVALS 1
+
+// The state at each flush and bookmark is a point.
+#define CDP_RANGE_BARRIERS 2
+
+// Everything that can be recovered, as it stood when it was opened.
+typedef struct cdp_timeline cdp_timeline;
+
+// Ends of the timeline.
+typedef struct cdp_timeline_info {
+  // sizeof(cdp_timeline_info).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // The oldest point.
+  cdp_point oldest;
+  // The newest point.
+  cdp_point newest;
+  // Up to here it is known that nothing else was written.
+  uint64_t covered_to_ns;
+  // Ranges in which every state can be opened.
+  uint64_t exact_ranges;
+  // Ranges that are not exact.
+  uint64_t gaps;
+  // Single points that stay where others were thinned away.
+  uint64_t retained;
+} cdp_timeline_info;
+
+// A range of the timeline of one volume, both ends included.
+typedef struct cdp_range {
+  // sizeof(cdp_range).
+  uint32_t struct_size;
+  // Of an exact range: how finely it was recorded, CDP_RANGE_*.
+  uint32_t granularity;
+  // First point of it.
+  cdp_point from;
+  // Last point of it.
+  cdp_point to;
+  // For CDP_RANGE_INTERVALS.
+  uint64_t interval_ns;
+  // The volume, NUL-terminated.
+  char volume[136];
+  // Of a gap: why, such as "overload", NUL-terminated.
+  char reason[32];
+} cdp_range;
+
+// Takes down the timeline of this moment. Close it with cdp_timeline_close. [any thread; waits for the storage]
+cdp_status cdp_timeline_open(const cdp_store *store,
+                             struct cdp_timeline **timeline_out);
+
+// Ends and numbers of the timeline. [any thread; waits for nothing]
+cdp_status cdp_timeline_info_get(const struct cdp_timeline *timeline, struct cdp_timeline_info *info_out);
+
+// The exact range at a place, counted from 0; CDP_END past the last. [any thread; waits for nothing]
+cdp_status cdp_timeline_exact_at(const struct cdp_timeline *timeline,
+                                 size_t index,
+                                 struct cdp_range *range_out);
+
+// The gap at a place, counted from 0; CDP_END past the last. [any thread; waits for nothing]
+cdp_status cdp_timeline_gap_at(const struct cdp_timeline *timeline,
+                               size_t index,
+                               struct cdp_range *range_out);
+
+// The single point at a place that retention has kept, counted from 0; CDP_END past the last. [any thread; waits for nothing]
+cdp_status cdp_timeline_retained_at(const struct cdp_timeline *timeline,
+                                    size_t index,
+                                    cdp_point *point_out);
+
+// Gives up the timeline and sets the variable to NULL, which it may be already. [any thread; waits for nothing]
+cdp_status cdp_timeline_close(struct cdp_timeline **timeline);
+
+/* ---- bookmarks --------------------------------------------------------------------------------------------------- */
+
+// A person or a program named the moment.
+#define CDP_BOOKMARK_USER 0
+
+// A file system was consistent.
+#define CDP_BOOKMARK_FS 1
+
+// An application was consistent.
+#define CDP_BOOKMARK_APP 2
+
+// The library set it itself, for instance where a gap ends.
+#define CDP_BOOKMARK_SYSTEM 3
+
+// The bookmark must be unlocked before it can go.
+#define CDP_BOOKMARK_LOCKED (1 << 0)
+
+// To be set: refuse when a volume is not exact at this point. As information: every volume was exact.
+#define CDP_BOOKMARK_EXACT (1 << 1)
+
+// A list of bookmarks.
+typedef struct cdp_bookmark_iter cdp_bookmark_iter;
+
+// A bookmark to be set. All zero but for the size is a user bookmark of the newest state.
+typedef struct cdp_bookmark_options {
+  // sizeof(cdp_bookmark_options).
+  uint32_t struct_size;
+  // CDP_BOOKMARK_LOCKED, CDP_BOOKMARK_EXACT.
+  uint32_t flags;
+  // What it vouches for: CDP_BOOKMARK_USER, _FS or _APP.
+  uint32_t kind;
+  // 0.
+  uint32_t reserved;
+  // The application, free text such as "postgresql", at most 128 bytes. May be NULL.
+  const char *app;
+  // Free text, at most 4096 bytes. May be NULL.
+  const char *comment;
+  // When it may go by itself. 0: never.
+  uint64_t expires_ns;
+  // Its time. 0: that of its point, else now.
+  uint64_t time_ns;
+  // The point that it names, as cdp_resolve reads it. NULL: after everything written so far.
+  const char *at;
+} cdp_bookmark_options;
+
+// Production that can be held still while a bookmark takes its place: a file system, a database, a virtual machine. Both functions are
+// called from the thread that asks for the bookmark and may call the library, but for closing the store.
+typedef struct cdp_quiesce {
+  // sizeof(cdp_quiesce).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Passed to both functions; borrowed for the call.
+  void *userdata;
+  // Holds production in the state that the bookmark vouches for: when it returns 0, every write that was acknowledged was written to its
+  // volume or handed to its tap. A negative errno: no bookmark is set. Required.
+  int32_t (*freeze)(void *userdata);
+  // Lets production go on. Called once after each call of freeze, also when that failed. Required.
+  void (*thaw)(void *userdata);
+  // How long production may be held from the return of freeze, nanoseconds. Required.
+  uint64_t timeout_ns;
+} cdp_quiesce;
+
+// A bookmark.
+typedef struct cdp_bookmark_info {
+  // sizeof(cdp_bookmark_info).
+  uint32_t struct_size;
+  // CDP_BOOKMARK_LOCKED, CDP_BOOKMARK_EXACT.
+  uint32_t flags;
+  // What it vouches for: CDP_BOOKMARK_USER, _FS, _APP or _SYSTEM.
+  uint32_t kind;
+  // Volumes that were not exact when it was set.
+  uint32_t inexact_volumes;
+  // The state that it names, and its own time, which may be later than that of its state.
+  cdp_point point;
+  // When it may go by itself. 0: never.
+  uint64_t expires_ns;
+  // Its name, NUL-terminated.
+  char name[136];
+  // The application, NUL-terminated; "" when there is none.
+  char app[136];
+  // Free text, NUL-terminated; "" when there is none.
+  char comment[4104];
+} cdp_bookmark_info;
+
+// Sets a bookmark, durable when this returns with everything written before it. name is unique in the store: A-Z a-z 0-9 . _ -, 1 to
+// 128 bytes. options, quiesce and info_out may be NULL. With quiesce production is frozen while the bookmark takes its place, for the time
+// given at most, and is thawed whatever happens; CDP_ERR_NOT_PLACED when there was no place in time. On failure nothing is recorded.
+// [any thread; waits for the storage; with quiesce it uses one thread meanwhile]
+cdp_status cdp_bookmark_create(cdp_store *store,
+                               const char *name,
+                               const struct cdp_bookmark_options *options,
+                               const struct cdp_quiesce *quiesce,
+                               struct cdp_bookmark_info *info_out);
+
+// A bookmark by name. [any thread; waits for nothing]
+cdp_status cdp_bookmark_find(const cdp_store *store, const char *name, struct cdp_bookmark_info *info_out);
+
+// Locks a bookmark (locked 1) or unlocks it (0); durable when this returns. [any thread; waits for the storage]
+cdp_status cdp_bookmark_set_locked(cdp_store *store,
+                                   const char *name,
+                                   uint32_t locked);
+
+// Removes a bookmark; durable when this returns. CDP_ERR_LOCKED when it must be unlocked before. [any thread; waits for the storage]
+cdp_status cdp_bookmark_delete(cdp_store *store,
+                               const char *name);
+
+// Lists the bookmarks of this moment by seq, then time, then name. Close it with cdp_bookmark_iter_close. [any thread; waits for nothing]
+cdp_status cdp_bookmark_iter_open(const cdp_store *store,
+                                  struct cdp_bookmark_iter **iter_out);
+
+// The next bookmark; CDP_END when there is none. [any thread; waits for nothing]
+cdp_status cdp_bookmark_iter_next(struct cdp_bookmark_iter *iter, struct cdp_bookmark_info *info_out);
+
+// Gives up the list and sets the variable to NULL, which it may be already. [any thread; waits for nothing]
+cdp_status cdp_bookmark_iter_close(struct cdp_bookmark_iter **iter);
+
+/* ---- bookmarks across stores, and by schedule -------------------------------------------------------------------- */
+
+// Nothing is known of the other stores.
+#define CDP_ACROSS_UNCONFIRMED 0
+
+// Every store has the bookmark, durably.
+#define CDP_ACROSS_COMPLETE 1
+
+// Some stores have it, and some do not.
+#define CDP_ACROSS_PARTIAL 2
+
+// Bookmarks at regular times.
+typedef struct cdp_bookmark_schedule {
+  // sizeof(cdp_bookmark_schedule).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // What they vouch for: CDP_BOOKMARK_USER, _FS or _APP.
+  uint32_t kind;
+  // 0.
+  uint32_t reserved;
+  // Length of a slot, nanoseconds, at least a millisecond: one bookmark in each, unless nothing was written. Required.
+  uint64_t every_ns;
+  // How long after they are set they may go by themselves, nanoseconds. 0: they stay.
+  uint64_t keep_for_ns;
+  // What their names begin with; the start of the slot follows. Required.
+  const char *prefix;
+  // The application. May be NULL.
+  const char *app;
+  // What is frozen while one takes its place, from the thread that steps or one of the runner. The struct is copied; userdata must live
+  // until free_userdata is called. NULL: nothing.
+  const cdp_quiesce *quiesce;
+  // Called exactly once with the userdata of quiesce when that is not used any more. May be NULL.
+  cdp_free_userdata free_userdata;
+} cdp_bookmark_schedule;
+
+// Sets one bookmark in several stores: one cut through all their volumes. Success when it has its place in one store at least; statuses_out, one
+// for each store, says where it is durable (CDP_OK) and why not elsewhere. id_out and points_out, one for each store, may be NULL; a store
+// without the bookmark has seq UINT64_MAX. The thread's last error is then that of the last store that failed. On failure nothing is recorded anywhere, unless every store failed.
+// [any thread; waits for the storages; with quiesce it uses one thread meanwhile]
+cdp_status cdp_bookmark_create_across(cdp_store *const *stores,
+                                      size_t count,
+                                      const char *name,
+                                      const cdp_bookmark_options *options,
+                                      const cdp_quiesce *quiesce,
+                                      cdp_status *statuses_out,
+                                      cdp_point *points_out,
+                                      cdp_uuid *id_out);
+
+// Confirms a bookmark across stores that a crash left unconfirmed, as far as these stores can tell; state_out is CDP_ACROSS_*.
+// [any thread; waits for the storages]
+cdp_status cdp_bookmark_confirm_across(cdp_store *const *stores,
+                                       size_t count,
+                                       const char *name,
+                                       cdp_uuid id,
+                                       uint32_t *state_out);
+
+// Sets bookmarks at regular times from now on; NULL: no more. The runner and cdp_store_step set them; the schedule ends with this open store.
+// [any thread; waits for nothing]
+cdp_status cdp_bookmark_schedule_set(cdp_store *store,
+                                     const struct cdp_bookmark_schedule *schedule);
+
+/* ---- snapshots --------------------------------------------------------------------------------------------------- */
+
+// Also inside of a gap: an image in which some writes are missing and some blocks may be of a later state. It is what there is, not what
+// there was.
+#define CDP_SNAPSHOT_FUZZY (1 << 0)
+
+// A list of extents.
+typedef struct cdp_extent_iter cdp_extent_iter;
+
+// A read-only image of one volume at one seq.
+typedef struct cdp_snapshot cdp_snapshot;
+
+// What is known of a snapshot.
+typedef struct cdp_snapshot_info {
+  // sizeof(cdp_snapshot_info).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // The seq that it shows.
+  uint64_t seq;
+  // Size of the volume at that point, bytes.
+  uint64_t bytes;
+} cdp_snapshot_info;
+
+// Opens the volume as it was at a seq, in constant time. While it is open, retention leaves its point alone. flags: CDP_SNAPSHOT_*.
+// CDP_ERR_POINT_EXPIRED when the point cannot be opened. Close it with cdp_snapshot_close. [any thread; waits for the storage when the seq is
+// not durable yet]
+cdp_status cdp_snapshot_open(const cdp_volume *volume,
+                             uint64_t seq,
+                             uint32_t flags,
+                             struct cdp_snapshot **snapshot_out);
+
+// What is known of the snapshot. [any thread; waits for nothing]
+cdp_status cdp_snapshot_info_get(const struct cdp_snapshot *snapshot, struct cdp_snapshot_info *info_out);
+
+// Fills the buffer from byte offset. Multiples of 512, at most 1 GiB. CDP_ERR_CORRUPT when the bytes on the storage are not what was written;
+// the content of the buffer is undefined after any failure. [any thread, several at once; waits for the storage]
+cdp_status cdp_snapshot_read(const struct cdp_snapshot *snapshot,
+                             uint64_t offset,
+                             void *buf,
+                             size_t len);
+
+// The first byte at or after offset that may be other than zero; CDP_END, and next_out untouched, when there is none.
+// [any thread; waits for the storage]
+cdp_status cdp_snapshot_next_data(const struct cdp_snapshot *snapshot,
+                                  uint64_t offset,
+                                  uint64_t *next_out);
+
+// Gives up the snapshot and sets the variable to NULL, which it may be already. A job on it goes on. [any thread; waits for nothing]
+cdp_status cdp_snapshot_close(struct cdp_snapshot **snapshot);
+
+// Lists the extents that were written, zeroed or discarded after seq_from, up to and including seq_to: ascending, merged, rounded out to
+// 4 KiB. Content that ended up equal may appear. Close it with cdp_extent_iter_close. [any thread; waits for the storage]
+cdp_status cdp_volume_changed(const cdp_volume *volume,
+                              uint64_t seq_from,
+                              uint64_t seq_to,
+                              struct cdp_extent_iter **iter_out);
+
+// The next extent; CDP_END, and extent_out untouched, when there is none. [any thread; may wait for the storage]
+cdp_status cdp_extent_iter_next(struct cdp_extent_iter *iter,
+                                cdp_extent *extent_out);
+
+// Gives up the list and sets the variable to NULL, which it may be already. [any thread; waits for nothing]
+cdp_status cdp_extent_iter_close(struct cdp_extent_iter **iter);
+
+/* ---- restore ----------------------------------------------------------------------------------------------------- */
+
+// A restore under way.
+typedef struct cdp_restore cdp_restore;
+
+// Where a restore writes to. Functions return 0 or a negative errno, are called from the thread that steps, with offsets that ascend, and
+// must not use the same restore or unwind.
+typedef struct cdp_target {
+  // sizeof(cdp_target).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Passed to every function.
+  void *userdata;
+  // Writes the data. offset, len and address are multiples of 4096, but for len at the end of a volume whose size is not. Required.
+  int32_t (*write)(void *userdata, uint64_t offset, const void *buf, size_t len);
+  // Makes a range read as zeroes. A target that is known to be empty may do nothing. Required.
+  int32_t (*zero)(void *userdata, uint64_t offset, uint64_t len);
+  // Makes everything durable; called once, at the end. May be NULL.
+  int32_t (*finish)(void *userdata);
+  // Called exactly once, when nothing is called any more, also when the start fails. May be NULL.
+  cdp_free_userdata free_userdata;
+} cdp_target;
+
+// How far a restore has come.
+typedef struct cdp_restore_progress {
+  // sizeof(cdp_restore_progress).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Bytes of the volume that are restored.
+  uint64_t bytes_done;
+  // Bytes of the volume.
+  uint64_t bytes_total;
+  // Bytes of data among them.
+  uint64_t data_bytes;
+  // Bytes of zeroes among them.
+  uint64_t zero_bytes;
+} cdp_restore_progress;
+
+// Begins to restore a snapshot into what the host supplies; the struct is copied. Nothing is written yet. Close it with cdp_restore_close.
+// [any thread; waits for nothing]
+cdp_status cdp_restore_start(const cdp_snapshot *snapshot,
+                             const struct cdp_target *target,
+                             struct cdp_restore **restore_out);
+
+// Begins to restore a snapshot into a new sparse file of its size. CDP_ERR_EXISTS when there is something of that name. The file is
+// complete when cdp_restore_step has returned CDP_END, and durable then; before, it is partial and the caller's to remove.
+// [any thread; waits for the file system]
+cdp_status cdp_restore_start_file(const cdp_snapshot *snapshot,
+                                  const char *path,
+                                  struct cdp_restore **restore_out);
+
+// Restores at most about budget_bytes more bytes of the volume (0: one piece), pieces of 1 MiB and holes of any length being whole. CDP_OK:
+// there is more; CDP_END: everything is restored and durable. progress_out may be NULL. A step that failed may be tried again, and goes
+// on where it failed. [one thread at a time, CDP_ERR_BUSY for others; waits for the storage and the target]
+cdp_status cdp_restore_step(struct cdp_restore *restore,
+                            uint64_t budget_bytes,
+                            struct cdp_restore_progress *progress_out);
+
+// Gives up the restore and sets the variable to NULL, which it may be already. Before CDP_END it cancels it: what was written to the target
+// stays as it is, and the store is untouched. [any thread, not from the target's functions; waits for nothing]
+cdp_status cdp_restore_close(struct cdp_restore **restore);
+
+/* ---- retention --------------------------------------------------------------------------------------------------- */
+
+// A policy as TOML.
+#define CDP_POLICY_TOML 0
+
+// A policy as JSON on one line.
+#define CDP_POLICY_JSON 1
+
+// What a run of retention would do, or did.
+typedef struct cdp_retention_report {
+  // sizeof(cdp_retention_report).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Points that go.
+  uint64_t drop_points;
+  // Points that stay.
+  uint64_t keep_points;
+  // Bookmarks that go.
+  uint64_t expiring_bookmarks;
+  // Bytes that are freed: by a preview as far as the index tells, by a run as the storage says.
+  uint64_t bytes_freed;
+  // From here on every state stays.
+  cdp_point horizon;
+} cdp_retention_report;
+
+// Records a policy, as JSON when the text begins with a brace and as TOML otherwise (docs/retention.md); durable when this returns. Nothing is
+// dropped by it. CDP_ERR_INVALID_ARGUMENT with the place and the reason when the text is no policy. [any thread; waits for the storage]
+cdp_status cdp_retention_set(cdp_store *store,
+                             const char *text);
+
+// The policy in force in its canonical form, without a NUL; format is CDP_POLICY_*. len_out is the size that is needed, also with
+// CDP_ERR_BUFFER_TOO_SMALL, when the buffer is untouched; buf may be NULL with len 0. [any thread; waits for nothing]
+cdp_status cdp_retention_get(const cdp_store *store,
+                             uint32_t format,
+                             char *buf,
+                             size_t len,
+                             size_t *len_out);
+
+// What cdp_retention_run would do at now_ns (0: the clock of the store), for the recorded policy or for another one in text, which may be
+// NULL. Changes nothing. [any thread; waits for the storage]
+cdp_status cdp_retention_preview(const cdp_store *store,
+                                 uint64_t now_ns,
+                                 const char *text,
+                                 struct cdp_retention_report *report_out);
+
+// Brings the timeline to what the recorded policy says at now_ns (0: the clock of the store), and frees the space. What is dropped is refused
+// from the moment at which the plan is durable; snapshots that are open keep their points. report_out may be NULL. What a failure left
+// undone is done by a later run. [any thread; waits for the storage]
+cdp_status cdp_retention_run(cdp_store *store,
+                             uint64_t now_ns,
+                             struct cdp_retention_report *report_out);
+
+/* ---- source: the production disk --------------------------------------------------------------------------------- */
+
+// What changes when a source is changed by anybody. A host that has a generation number of its own may put it into any of the fields.
+typedef struct cdp_source_stamp {
+  // The file system, or the device.
+  uint64_t device;
+  // The file in it.
+  uint64_t inode;
+  // Its size, bytes.
+  uint64_t bytes;
+  // When its content was last modified, nanoseconds.
+  uint64_t modified_ns;
+  // When anything of it was last changed, nanoseconds.
+  uint64_t changed_ns;
+} cdp_source_stamp;
+
+// How the library reads a production disk. Functions return 0 or a negative errno, may be called from any thread, and must not call the
+// library or unwind.
+typedef struct cdp_source {
+  // sizeof(cdp_source).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Passed to every function.
+  void *userdata;
+  // Fills the buffer with what a read by the application would give: at least every write that was completed when the call was made.
+  // Multiples of 512, never past the end of the volume. Required.
+  int32_t (*read)(void *userdata, uint64_t offset, void *buf, size_t len);
+  // Makes every write durable that was completed when the call was made. NULL: it cannot, and then there is no activity log.
+  int32_t (*sync)(void *userdata);
+  // The first byte at or after offset that may be other than zero; CDP_END when there is none. NULL: everything is read.
+  int32_t (*next_data)(void *userdata, uint64_t offset, uint64_t *next_out);
+  // What changes when the source is changed; CDP_END when there is no such thing now. NULL: there is none.
+  int32_t (*stamp)(void *userdata, struct cdp_source_stamp *stamp_out);
+  // Called exactly once, when nothing is called any more, also when the call that took the struct fails. May be NULL.
+  cdp_free_userdata free_userdata;
+} cdp_source;
+
+/* ---- tap: capture beside a production disk ----------------------------------------------------------------------- */
+
+// Nothing is known beyond what the store recorded: the source was not changed since the last tap ended, or since the store went down.
+#define CDP_SOURCE_AS_RECORDED 0
+
+// The source and the newest state of the volume are equal, for instance both are new. Not believed after an unclean end.
+#define CDP_SOURCE_EQUAL 1
+
+// Besides what the store recorded, the ranges given may differ and nothing else.
+#define CDP_SOURCE_DIFFERS 2
+
+// Anything may differ: the source was changed while no tap watched it.
+#define CDP_SOURCE_UNKNOWN 3
+
+// Every write is begun with cdp_tap_begin, and an unclean end costs a comparison of what was being written and not of the whole source.
+#define CDP_TAP_ACTIVITY_LOG (1 << 0)
+
+// The write was captured whole and becomes a write of the timeline.
+#define CDP_CAPTURED_WHOLE 1
+
+// The blocks of the write were marked; they are copied from the source later, and the timeline has a gap until then.
+#define CDP_CAPTURED_MARKED 2
+
+// The host says so, for instance because a write failed.
+#define CDP_GAP_HOST 6
+
+// Writes overlapped in flight, so their order on the source is unknown.
+#define CDP_GAP_OVERLAP 5
+
+// Writes are captured whole.
+#define CDP_TAP_MODE_DATA 0
+
+// Writes only mark their blocks; what differs is copied from the source meanwhile.
+#define CDP_TAP_MODE_BITMAP 1
+
+// Writes are captured whole while the last dirty blocks are copied.
+#define CDP_TAP_MODE_RESYNC 2
+
+// A tap on a volume.
+typedef struct cdp_tap cdp_tap;
+
+// How a tap is set up. All zero but for the size is the default of everything.
+typedef struct cdp_tap_options {
+  // sizeof(cdp_tap_options).
+  uint32_t struct_size;
+  // CDP_TAP_*.
+  uint32_t flags;
+  // What is known of the source, CDP_SOURCE_*.
+  uint32_t source_state;
+  // Frames of 1 MiB of the pool, which all taps of a store share; the first tap decides. 0: 64.
+  uint32_t pool_frames;
+  // Bytes that a bit of the dirty map stands for, a power of two from 4 KiB to 1 MiB. 0: by the size of the volume.
+  uint64_t granularity;
+  // For CDP_SOURCE_DIFFERS: ranges that may differ, in any order. Borrowed for the call.
+  const cdp_extent *ranges;
+  // How many.
+  size_t ranges_count;
+  // With an activity log: most regions that are active at a time. 0: 944.
+  uint32_t log_regions_max;
+  // 0.
+  uint32_t reserved;
+  // With an activity log: bytes of a region. 0: 4 MiB.
+  uint64_t log_region_bytes;
+} cdp_tap_options;
+
+// Figures of a tap.
+typedef struct cdp_tap_stats {
+  // sizeof(cdp_tap_stats).
+  uint32_t struct_size;
+  // How writes are taken now, CDP_TAP_MODE_*.
+  uint32_t mode;
+  // The volume is captured whole and no gap is open or about to be: 1, else 0.
+  uint32_t is_whole;
+  // 0.
+  uint32_t reserved;
+  // Bytes that are known to differ from the source.
+  uint64_t dirty_bytes;
+  // Writes captured whole.
+  uint64_t whole;
+  // Writes that only marked.
+  uint64_t marked;
+  // Gaps opened.
+  uint64_t gaps;
+  // Captured bytes that wait in the pool, of all taps of the store.
+  uint64_t pool_bytes;
+  // Frames of 1 MiB of the pool.
+  uint64_t pool_frames;
+  // How many of them are free.
+  uint64_t pool_frames_free;
+  // Bytes captured and not durable yet, of all volumes of the store.
+  uint64_t lag_bytes;
+  // Age of the oldest such write, nanoseconds.
+  uint64_t lag_ns;
+  // Bytes that resync has compared.
+  uint64_t resync_bytes_compared;
+  // Bytes of data that it has taken over.
+  uint64_t resync_bytes_transferred;
+} cdp_tap_stats;
+
+// Begins to capture a volume (NULL: the first one) beside its source. Durable when this returns: an unclean end from now on until the tap ends
+// is known to have left the store behind the source. While the two differ a gap is open on the timeline, which resync closes: that is work of
+// the runner or of cdp_store_step. source is copied; options may be NULL. CDP_ERR_EXISTS when the volume has a tap.
+// On failure nothing is captured. [any thread; waits for the storage, and for the source with an activity log]
+cdp_status cdp_tap_open(cdp_store *store,
+                        const char *volume,
+                        const cdp_source *source,
+                        const struct cdp_tap_options *options,
+                        struct cdp_tap **tap_out);
+
+// Ends the tap: what was captured becomes durable, and what differs from the source is recorded. The caller has stopped writing to the source,
+// and the source has made its writes durable. On failure it may be called again. [any thread; waits for the storage]
+cdp_status cdp_tap_detach(struct cdp_tap *tap);
+
+// Ends the tap as cdp_tap_detach does, gives up the handle and sets the variable to NULL, which it may be already. The handle is gone whatever
+// the status; a tap whose end failed is ended by cdp_store_close. [any thread; waits for the storage]
+cdp_status cdp_tap_close(struct cdp_tap **tap);
+
+// Takes one write of 512 bytes to 16 MiB that has completed on the source: call it before the write is acknowledged to the application. The
+// order of calls is the order of writes. offset and len are multiples of 512; time_ns 0 is now. outcome_out, which may be NULL, is
+// CDP_CAPTURED_*. It never waits, allocates or calls the storage, and it cannot fail on the store's account; when it fails the call was wrong
+// and nothing was captured. The buffer is borrowed for the call. [any thread, several at once; waits for nothing]
+cdp_status cdp_tap_capture(struct cdp_tap *tap,
+                           uint64_t offset,
+                           const void *buf,
+                           size_t len,
+                           uint64_t time_ns,
+                           uint32_t *outcome_out);
+
+// As cdp_tap_capture, from at most 1024 buffers, which together are one write. It allocates.
+cdp_status cdp_tap_capturev(struct cdp_tap *tap,
+                            uint64_t offset,
+                            const cdp_iovec *iov,
+                            size_t iov_count,
+                            uint64_t time_ns,
+                            uint32_t *outcome_out);
+
+// As cdp_tap_capture, for zeroes that were written over a range of any length.
+cdp_status cdp_tap_capture_zeroes(struct cdp_tap *tap,
+                                  uint64_t offset,
+                                  uint64_t len,
+                                  uint64_t time_ns,
+                                  uint32_t *outcome_out);
+
+// As cdp_tap_capture, for a discard of a range of any length that reads as zeroes from then on.
+cdp_status cdp_tap_capture_discard(struct cdp_tap *tap,
+                                   uint64_t offset,
+                                   uint64_t len,
+                                   uint64_t time_ns,
+                                   uint32_t *outcome_out);
+
+// Says that a range of the source may have changed without being captured, for instance by a write that failed; reason is CDP_GAP_HOST or
+// CDP_GAP_OVERLAP. It is copied from the source later, and the timeline has a gap until then. [any thread; waits for nothing]
+cdp_status cdp_tap_mark(struct cdp_tap *tap,
+                        uint64_t offset,
+                        uint64_t len,
+                        uint32_t reason);
+
+// As cdp_tap_mark for many ranges of any alignment: what the host's own tracking of changed blocks says. With an activity log it is durable when
+// this returns, and waits for the storage. On failure of the storage all is marked and may not be durable.
+cdp_status cdp_tap_mark_extents(struct cdp_tap *tap,
+                                const cdp_extent *extents,
+                                size_t count,
+                                uint32_t reason);
+
+// Stops capturing whole: writes only mark until cdp_tap_resume. [any thread; waits for nothing]
+cdp_status cdp_tap_suspend(struct cdp_tap *tap);
+
+// Lets resync bring a suspended tap back. [any thread; waits for nothing]
+cdp_status cdp_tap_resume(struct cdp_tap *tap);
+
+// Figures of the tap. [any thread; waits for a piece of resync that is under way]
+cdp_status cdp_tap_stats_get(const struct cdp_tap *tap, struct cdp_tap_stats *stats_out);
+
+// What is known to differ from the source at this moment: ascending, merged. Close it with cdp_extent_iter_close.
+// [any thread; waits for nothing]
+cdp_status cdp_tap_dirty_extents(const struct cdp_tap *tap,
+                                 cdp_extent_iter **iter_out);
+
+// The dirty map as bytes for a peer, under a device and a generation that the caller names. len_out is the size that is needed, also with
+// CDP_ERR_BUFFER_TOO_SMALL, when the content of the buffer is undefined; buf may be NULL with len 0. [any thread; waits for nothing]
+cdp_status cdp_tap_dirty_map_get(const struct cdp_tap *tap,
+                                 cdp_uuid device,
+                                 uint64_t generation,
+                                 void *buf,
+                                 size_t len,
+                                 size_t *len_out);
+
+// Marks what a dirty map in the form of cdp_tap_dirty_map_get says may differ. CDP_ERR_MAP_REFUSED when the bytes are no map, or one of another
+// device, generation or size: nothing was marked then, and everything must be taken for dirty. [any thread; waits for the storage with
+// an activity log]
+cdp_status cdp_tap_mark_map(struct cdp_tap *tap,
+                            const void *buf,
+                            size_t len,
+                            cdp_uuid device,
+                            uint64_t generation,
+                            uint32_t reason);
+
+/* ---- tap: writes that overlap in flight -------------------------------------------------------------------------- */
+
+// The write has put this data on the source.
+#define CDP_WRITTEN_DATA 1
+
+// The write has put zeroes on the source.
+#define CDP_WRITTEN_ZEROES 2
+
+// The range was discarded and reads as zeroes.
+#define CDP_WRITTEN_DISCARD 3
+
+// The write failed: the range may hold anything, and is copied from the source later.
+#define CDP_WRITTEN_FAILED 4
+
+// A write between its submission to the source and its end.
+typedef struct cdp_in_flight cdp_in_flight;
+
+// To be called before a write is submitted to the source, with its range: multiples of 512, of any length. The write is handed over with
+// cdp_in_flight_end when it is complete and before it is acknowledged. Writes of one range that overlap in flight are marked, because their
+// order on the source is unknown. Without an activity log it does not wait; with one it returns when the log names the range, and on
+// failure the write must not be submitted. [any thread, several at once]
+cdp_status cdp_tap_begin(cdp_tap *tap,
+                         uint64_t offset,
+                         uint64_t len,
+                         struct cdp_in_flight **in_flight_out);
+
+// Hands over a write that was begun: the order of these calls is the order of writes. kind is CDP_WRITTEN_*; buf and len are the data, as
+// long as the range that was begun and at most 16 MiB, for CDP_WRITTEN_DATA, and NULL and 0 otherwise. time_ns 0 is now. The handle is used up
+// and the variable NULL afterwards, whatever the status; on failure the range was marked. [any thread; waits for nothing]
+cdp_status cdp_in_flight_end(struct cdp_in_flight **in_flight,
+                             uint32_t kind,
+                             const void *buf,
+                             size_t len,
+                             uint64_t time_ns,
+                             uint32_t *outcome_out);
+
+// Says that a write that was begun was not submitted and will not be, and sets the variable to NULL, which it may be already.
+// [any thread; waits for nothing]
+cdp_status cdp_in_flight_cancel(struct cdp_in_flight **in_flight);
+
+/* ---- resync, verify, check --------------------------------------------------------------------------------------- */
+
+// The source, and the digests in the index of the store.
+#define CDP_RESYNC_DIGEST 0
+
+// Every byte of both sides.
+#define CDP_RESYNC_FULL 1
+
+// What the recorded map of differences names.
+#define CDP_RESYNC_MAP 2
+
+// Nothing, as long as source and volume are as they were when they were last known to be equal.
+#define CDP_RESYNC_QUICK 3
+
+// The caller vouches that the source was not changed since the last run.
+#define CDP_RESYNC_SOURCE_UNCHANGED (1 << 0)
+
+// The run went on where another had ended.
+#define CDP_RESYNC_RESUMED (1 << 0)
+
+// It looked at more than was asked for, because what was asked for was not possible.
+#define CDP_RESYNC_FELL_BACK (1 << 1)
+
+// The store takes over what differs or cannot be read.
+#define CDP_VERIFY_REPAIR (1 << 0)
+
+// It was compared to the end.
+#define CDP_VERIFY_COMPLETE (1 << 0)
+
+// There were differences, and the store was made equal to the source everywhere.
+#define CDP_VERIFY_REPAIRED (1 << 1)
+
+// Every payload is read too.
+#define CDP_CHECK_DEEP (1 << 0)
+
+// How a resync goes. All zero but for the size is the default of everything.
+typedef struct cdp_resync_options {
+  // sizeof(cdp_resync_options).
+  uint32_t struct_size;
+  // CDP_RESYNC_SOURCE_UNCHANGED.
+  uint32_t flags;
+  // What it looks at: CDP_RESYNC_DIGEST, _FULL, _MAP or _QUICK.
+  uint32_t mode;
+  // Threads that read the source ahead, for the time of the call. 0: none is started.
+  uint32_t readers;
+  // Bytes of the source that are compared in a second at most. 0: no bound.
+  uint64_t bytes_per_second_max;
+} cdp_resync_options;
+
+// Told how far a long call is. The function is called from the thread of the call, may call the library, and ends the call early by a
+// value other than 0.
+typedef struct cdp_watch {
+  // sizeof(cdp_watch).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Passed to the function; borrowed for the call.
+  void *userdata;
+  // Required.
+  int32_t (*progress)(void *userdata, uint64_t done, uint64_t total);
+} cdp_watch;
+
+// What a resync has done.
+typedef struct cdp_resync_report {
+  // sizeof(cdp_resync_report).
+  uint32_t struct_size;
+  // CDP_RESYNC_RESUMED, CDP_RESYNC_FELL_BACK.
+  uint32_t flags;
+  // What it has looked at: CDP_RESYNC_DIGEST, _FULL, _MAP or _QUICK.
+  uint32_t mode;
+  // 0.
+  uint32_t reserved;
+  // Bytes that are still to be compared: 0 unless it was ended early.
+  uint64_t bytes_left;
+  // Bytes compared, those in holes of the source included.
+  uint64_t bytes_compared;
+  // Bytes that differed and were taken over, in whole blocks.
+  uint64_t bytes_different;
+  // What of them was data and not zeroes.
+  uint64_t bytes_transferred;
+  // Bytes read from the source.
+  uint64_t source_bytes_read;
+  // Bytes of payload read from the store.
+  uint64_t store_bytes_read;
+} cdp_resync_report;
+
+// What a verification has found.
+typedef struct cdp_verify_report {
+  // sizeof(cdp_verify_report).
+  uint32_t struct_size;
+  // CDP_VERIFY_COMPLETE, CDP_VERIFY_REPAIRED.
+  uint32_t flags;
+  // Bytes compared, those in holes of the source included.
+  uint64_t bytes_compared;
+  // Bytes that differ, in whole blocks but for the last.
+  uint64_t bytes_different;
+  // What of them the store could not read.
+  uint64_t bytes_damaged;
+  // Bytes that changed all the time: nothing is known of them.
+  uint64_t bytes_unsettled;
+  // How many ranges of differences there are; it may be more than were stored.
+  uint64_t extents_count;
+  // Bytes read from the source.
+  uint64_t source_bytes_read;
+  // Bytes of payload read from the store.
+  uint64_t store_bytes_read;
+} cdp_verify_report;
+
+// Makes the newest state of a volume (NULL: the first one) equal to a source that nobody captures from and nobody changes meanwhile. What differs
+// is appended; points before stay. Durable when this returns. options, watch and report_out may be NULL. Ended early by the watch it
+// succeeds with bytes_left, and a later call goes on there; so it does after a failure. [any thread; waits for the storage and the source]
+cdp_status cdp_resync(cdp_store *store,
+                      const char *volume,
+                      const cdp_source *source,
+                      const struct cdp_resync_options *options,
+                      const struct cdp_watch *watch,
+                      struct cdp_resync_report *report_out);
+
+// As cdp_resync for a volume with a tap, whose own source is read, while writes go on. The thread does the work of the runner meanwhile.
+// [any thread; waits for the storage and the source]
+cdp_status cdp_tap_resync(cdp_tap *tap,
+                          const struct cdp_resync_options *options,
+                          const struct cdp_watch *watch,
+                          struct cdp_resync_report *report_out);
+
+// Compares the newest state of a volume (NULL: the first one) with a source byte by byte, while writes to both may go on through a tap. The source
+// is never written. Differences and damage are no failures: they are in the report. The first extents_count of the ranges that differ are
+// stored in extents_out, which may be NULL with 0. flags: CDP_VERIFY_REPAIR; bytes_per_second_max 0: no bound. watch may be NULL; ended early
+// by it, nothing is repaired. [any thread; waits for the storage and the source]
+cdp_status cdp_verify(cdp_store *store,
+                      const char *volume,
+                      const cdp_source *source,
+                      uint32_t flags,
+                      uint64_t bytes_per_second_max,
+                      const struct cdp_watch *watch,
+                      cdp_extent *extents_out,
+                      size_t extents_count,
+                      struct cdp_verify_report *report_out);
+
+// Verifies every structure of the store. Damage is no failure: damage_count_out is the number of places, and the first of them is described in
+// buf, a text for people of at most len bytes with its NUL, which may be NULL with 0. The watch is told structures, not bytes, cannot end the
+// check, and may be NULL. [any thread; waits for the storage]
+cdp_status cdp_store_check(const cdp_store *store,
+                           uint32_t flags,
+                           const struct cdp_watch *watch,
+                           uint64_t *damage_count_out,
+                           char *buf,
+                           size_t len);
+
+/* ---- import ------------------------------------------------------------------------------------------------------ */
+
+// Adds a volume of this many bytes that begins with the content of a source, and opens it. The import is one seq, dated time_ns (0: now); zeroes
+// and what the source says holds no data are not stored. Nobody changes the source meanwhile. Durable when this returns. watch may be NULL;
+// ended early by it, the call fails with CDP_ERR_IO and the errno ECANCELED. On failure there is no such volume.
+// [any thread; waits for the storage and the source]
+cdp_status cdp_volume_import(cdp_store *store,
+                             const char *name,
+                             uint64_t bytes,
+                             const cdp_source *source,
+                             uint64_t time_ns,
+                             const cdp_watch *watch,
+                             cdp_volume **volume_out);
+
+/* ---- events ------------------------------------------------------------------------------------------------------ */
+
+// A gap opened on the timeline of a volume: it is captured by dirty blocks only.
+#define CDP_EVENT_GAP_OPENED 1
+
+// A gap closed: the volume is captured whole again.
+#define CDP_EVENT_GAP_CLOSED 2
+
+// Captured writes wait for the store, which cannot write.
+#define CDP_EVENT_STORE_FAILED 3
+
+// The store takes captured writes again.
+#define CDP_EVENT_STORE_RECOVERED 4
+
+// The source of a resync could not be read; it is tried again.
+#define CDP_EVENT_SOURCE_FAILED 5
+
+// The bookmark of a slot of the schedule could not be set.
+#define CDP_EVENT_BOOKMARK_MISSED 6
+
+// A producer reserved room and did not come back.
+#define CDP_EVENT_PRODUCER_STALLED 7
+
+// Background work met bytes that are not what was written.
+#define CDP_EVENT_DAMAGE_MET 8
+
+// History was thinned as the policy asks for.
+#define CDP_EVENT_THINNED 9
+
+// Retention did not go on; what it left undone is done later.
+#define CDP_EVENT_RETENTION_FAILED 10
+
+// The clock departed from the monotonic one: no history is dropped by age until cdp_store_confirm_clock.
+#define CDP_EVENT_CLOCK_DEPARTED 11
+
+// The activity log of a tap cannot be written.
+#define CDP_EVENT_LOG_LOST 12
+
+// A tap with an activity log was given a write that it had not been told of before.
+#define CDP_EVENT_LOG_BYPASSED 13
+
+// The map of what differs could not be kept or used: the whole source is compared.
+#define CDP_EVENT_MAP_NOT_USED 14
+
+// Something that this version of the header has no name for; the text tells.
+#define CDP_EVENT_OTHER 0
+
+// An event.
+typedef struct cdp_event {
+  // sizeof(cdp_event).
+  uint32_t struct_size;
+  // CDP_EVENT_*.
+  uint32_t kind;
+  // When, by the clock of the store.
+  uint64_t time_ns;
+  // The volume, NUL-terminated; "" where it is of none.
+  char volume[136];
+  // The event for people, NUL-terminated.
+  char text[512];
+} cdp_event;
+
+// Takes the oldest event; CDP_END, and event_out untouched, when there is none. dropped_out, which may be NULL, is the number of events that were
+// lost since the last call because nobody took them: the row holds 1024. [any thread; waits for nothing]
+cdp_status cdp_event_next(cdp_store *store,
+                          struct cdp_event *event_out,
+                          uint64_t *dropped_out);
+
+/* ---- figures ----------------------------------------------------------------------------------------------------- */
+
+// The store is the disk: reads and writes go through it.
+#define CDP_CAPTURE_INLINE 0
+
+// A tap captures writes whole.
+#define CDP_CAPTURE_DATA 1
+
+// A tap marks dirty blocks, and resync copies them.
+#define CDP_CAPTURE_BITMAP 2
+
+// A tap captures writes whole while the last dirty blocks are copied.
+#define CDP_CAPTURE_RESYNC 3
+
+// Figures of a store.
+typedef struct cdp_store_stats {
+  // sizeof(cdp_store_stats).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Bytes that the store takes up on its storage.
+  uint64_t stored_bytes;
+  // Bytes that were written to its volumes over its life.
+  uint64_t source_bytes;
+  // Bytes written to the storage on their behalf.
+  uint64_t written_bytes;
+  // Segments.
+  uint64_t segments;
+  // Index runs.
+  uint64_t runs;
+  // Versions of blocks in the index.
+  uint64_t versions;
+  // Points that can be opened.
+  uint64_t points;
+  // From here on every state can be opened, gaps aside.
+  cdp_point horizon;
+  // Bytes written and not durable yet: the recovery point objective at this moment.
+  uint64_t lag_bytes;
+  // Age of the oldest such write, nanoseconds.
+  uint64_t lag_ns;
+  // Bytes that wait in the pool of the taps; there is none before the first tap.
+  uint64_t pool_bytes;
+  // Frames of 1 MiB of the pool.
+  uint64_t pool_frames;
+  // How many of them are free.
+  uint64_t pool_frames_free;
+  // Bytes that waited for the end of an interval since the store was opened.
+  uint64_t coalesced_bytes;
+  // How many were left of them.
+  uint64_t coalesced_stored_bytes;
+} cdp_store_stats;
+
+// Figures of a volume since the store was opened.
+typedef struct cdp_volume_stats {
+  // sizeof(cdp_volume_stats).
+  uint32_t struct_size;
+  // How it is captured, CDP_CAPTURE_*.
+  uint32_t mode;
+  // Writes. Discards are not counted, zeroes are.
+  uint64_t writes;
+  // Bytes of them.
+  uint64_t write_bytes;
+  // Writes that began where the one before had ended.
+  uint64_t sequential;
+  // Bytes that are known to differ from the source.
+  uint64_t dirty_bytes;
+  // Writes by size: of 512 bytes and less, 1 KiB and less, and so on by powers of two; the last holds all that is longer.
+  uint64_t sizes[16];
+} cdp_volume_stats;
+
+// Figures of the store. [any thread; waits for the storage]
+cdp_status cdp_store_stats_get(const cdp_store *store, struct cdp_store_stats *stats_out);
+
+// Figures of the volume. [any thread; waits for the storage]
+cdp_status cdp_volume_stats_get(const cdp_volume *volume, struct cdp_volume_stats *stats_out);
+
+#ifdef __cplusplus
+} // extern "C"
+#endif
+
+#endif /* CDP_H */

@@ -1,11 +1,14 @@
 //! Fuzz targets as plain functions, and seeds for them.
 //!
+//! `c_interface` calls the C interface in any order with anything.
+//!
 //! A target takes any bytes. It panics when the library does, when a decoder accepts what is not the one canonical form of a value,
 //! or when a store answers with wrong bytes. Most inputs are given a right checksum and identity before they are decoded, so that the
 //! checks behind the checksum are reached.
 //!
 //! `fuzz/run SECONDS` runs them all.
 
+mod c_interface;
 mod decoders;
 mod dirty_map;
 mod mutate;
@@ -24,7 +27,8 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
+    Target { name: "c_interface", run: c_interface::calls, seeds: c_interface::seeds },
     Target { name: "superblock", run: pages::superblock, seeds: pages::superblock_seeds },
     Target { name: "segment_header", run: pages::segment_header, seeds: pages::segment_header_seeds },
     Target { name: "compacted", run: pages::compacted, seeds: pages::compacted_seeds },

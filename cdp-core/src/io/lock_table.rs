@@ -1,4 +1,7 @@
 //! The locks of a storage that lives in this process: one owner, readers' leases, and a lock that keeps readers out.
+//!
+//! For storages of this library and of the host alike: it answers [`super::Storage::lock_owner`], [`super::Storage::lease`] and
+//! [`super::Storage::lock_out_readers`] for all handles of one storage in one process, and knows nothing of other processes.
 
 use super::StorageLock;
 use parking_lot::{Condvar, Mutex};
@@ -11,9 +14,9 @@ struct Held {
     leases: u64,
 }
 
-/// Locks shared by all handles of one storage.
+/// Locks shared by all handles of one storage; see [`super::Storage`].
 #[derive(Debug, Default)]
-pub(super) struct LockTable {
+pub struct LockTable {
     held: Mutex<Held>,
     changed: Condvar,
 }
@@ -44,8 +47,11 @@ impl Drop for TableLock {
 }
 
 impl LockTable {
-    /// The owner's lock, or `WouldBlock`.
-    pub(super) fn owner(self: &Arc<Self>) -> io::Result<Box<dyn StorageLock>> {
+    /// The owner's lock.
+    ///
+    /// # Errors
+    /// `WouldBlock` while it is held.
+    pub fn owner(self: &Arc<Self>) -> io::Result<Box<dyn StorageLock>> {
         let mut held = self.held.lock();
         if held.owner {
             return Err(io::Error::new(io::ErrorKind::WouldBlock, "another owner holds the storage"));
@@ -55,7 +61,7 @@ impl LockTable {
     }
 
     /// A lease; waits while readers are locked out.
-    pub(super) fn lease(self: &Arc<Self>) -> Box<dyn StorageLock> {
+    pub fn lease(self: &Arc<Self>) -> Box<dyn StorageLock> {
         let mut held = self.held.lock();
         while held.readers_out {
             self.changed.wait(&mut held);
@@ -65,7 +71,7 @@ impl LockTable {
     }
 
     /// Locks readers out, or `None` while a lease is held.
-    pub(super) fn readers_out(self: &Arc<Self>) -> Option<Box<dyn StorageLock>> {
+    pub fn readers_out(self: &Arc<Self>) -> Option<Box<dyn StorageLock>> {
         let mut held = self.held.lock();
         if held.leases > 0 || held.readers_out {
             return None;

@@ -29,6 +29,7 @@ pub use aligned::{AlignedBuf, IO_ALIGN};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub(crate) use directory::raw_extent;
 pub use directory::{DirectoryOptions, DirectoryStorage};
+pub use lock_table::LockTable;
 pub use memory::MemoryStorage;
 pub use throttle::ThrottledStorage;
 

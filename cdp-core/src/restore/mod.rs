@@ -77,6 +77,22 @@ pub(crate) fn restore(
     Ok(delivery.restored)
 }
 
+/// Restores what begins at `offset`, a chunk at most or a hole of any length; returns where it ended.
+pub(crate) fn restore_piece(
+    snapshot: &Snapshot,
+    offset: u64,
+    target: &mut dyn RestoreTarget,
+) -> Result<(u64, Restored)> {
+    if offset >= snapshot.bytes() {
+        return Ok((snapshot.bytes(), Restored::default()));
+    }
+    let piece = read_piece(snapshot, offset)?;
+    let (total, restored) = (snapshot.bytes(), Restored::default());
+    let mut delivery = Delivery { target, progress: &mut |_| {}, total, restored };
+    delivery.take(&piece)?;
+    Ok((piece.end, delivery.restored))
+}
+
 /// A hole or a chunk of data: everything from `offset` to `end`.
 struct Piece {
     offset: u64,
@@ -227,7 +243,7 @@ fn write_chunk(
         if kind {
             zero(target, at, len_u64(to - from), restored)?;
         } else {
-            target.write(at, &chunk[from..to]).map_err(|error| Error::io("write", "the target", error))?;
+            target.write(at, &chunk[from..to]).map_err(|error| target_failed("write", error))?;
             restored.data_bytes += len_u64(to - from);
         }
         from = to;
@@ -237,5 +253,10 @@ fn write_chunk(
 
 fn zero(target: &mut dyn RestoreTarget, offset: u64, length: u64, restored: &mut Restored) -> Result<()> {
     restored.zero_bytes += length;
-    target.zero(offset, length).map_err(|error| Error::io("zero", "the target", error))
+    target.zero(offset, length).map_err(|error| target_failed("zero", error))
+}
+
+/// A failure of the target. One that is full says nothing of the space of the store.
+fn target_failed(operation: &'static str, source: io::Error) -> Error {
+    Error::Io { operation, target: "the target".to_owned(), source }
 }

@@ -7,7 +7,7 @@ use crate::{
     catalog::VolumeInfo,
     error::Result,
     limits::READ_BYTES_MAX,
-    restore::{Progress, RestoreTarget, Restored, restore},
+    restore::{Progress, RestoreTarget, Restored, restore, restore_piece},
     store::{Store, check_range},
     units::{BLOCK_BYTES, Block, Seq, len_u64},
 };
@@ -86,5 +86,15 @@ impl Snapshot {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Restored> {
         restore(self, readers, target, progress)
+    }
+
+    /// One step of a restore: writes what begins at byte `offset`, at most 1 MiB or a hole of any length, and returns where it ended: the
+    /// size of the image when that was all. For a host that restores at its own pace; begin at 0 and go on with what is returned. The same
+    /// step again writes the same.
+    ///
+    /// # Errors
+    /// As [`Snapshot::restore`].
+    pub fn restore_step(&self, offset: u64, target: &mut dyn RestoreTarget) -> Result<(u64, Restored)> {
+        restore_piece(self, offset, target)
     }
 }

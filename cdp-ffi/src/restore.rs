@@ -1,0 +1,256 @@
+//! Restore: a job that the host steps at its own pace, into a file or into what the host supplies.
+
+use crate::{
+    arguments::{Caller, check_flags, sized},
+    callback::{Userdata, answer, without_ends},
+    failure::{Failure, Outcome},
+    guard::{guard, guard_status},
+    handle::{get, kind, put},
+    snapshot::cdp_snapshot,
+    status::{CDP_END, CDP_ERR_BUSY, CDP_OK, cdp_status},
+    types::cdp_free_userdata,
+};
+use cdp_core::{RestoreTarget, Restored, Snapshot};
+use parking_lot::Mutex;
+use std::{
+    ffi::{c_char, c_void},
+    fs::File,
+    io,
+    mem::size_of,
+    os::unix::fs::FileExt,
+};
+
+/// A restore under way.
+pub struct cdp_restore {
+    _private: [u8; 0],
+}
+kind!(cdp_restore, 11, "restore", Mutex<Job>);
+
+/// Where a restore writes to. Functions return 0 or a negative errno, are called from the thread that steps, with offsets that ascend, and
+/// must not use the same restore or unwind.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cdp_target {
+    /// sizeof(cdp_target).
+    pub struct_size: u32,
+    /// 0.
+    pub flags: u32,
+    /// Passed to every function.
+    pub userdata: *mut c_void,
+    /// Writes the data. offset, len and address are multiples of 4096, but for len at the end of a volume whose size is not. Required.
+    pub write: Option<
+        unsafe extern "C" fn(userdata: *mut c_void, offset: u64, buf: *const c_void, len: usize) -> i32,
+    >,
+    /// Makes a range read as zeroes. A target that is known to be empty may do nothing. Required.
+    pub zero: Option<unsafe extern "C" fn(userdata: *mut c_void, offset: u64, len: u64) -> i32>,
+    /// Makes everything durable; called once, at the end. May be NULL.
+    pub finish: Option<unsafe extern "C" fn(userdata: *mut c_void) -> i32>,
+    /// Called exactly once, when nothing is called any more, also when the start fails. May be NULL.
+    pub free_userdata: cdp_free_userdata,
+}
+sized!(cdp_target, 48);
+
+/// How far a restore has come.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cdp_restore_progress {
+    /// sizeof(cdp_restore_progress).
+    pub struct_size: u32,
+    /// 0.
+    pub flags: u32,
+    /// Bytes of the volume that are restored.
+    pub bytes_done: u64,
+    /// Bytes of the volume.
+    pub bytes_total: u64,
+    /// Bytes of data among them.
+    pub data_bytes: u64,
+    /// Bytes of zeroes among them.
+    pub zero_bytes: u64,
+}
+sized!(cdp_restore_progress, 40);
+
+/// Where it goes.
+trait Target: RestoreTarget + Send {
+    /// Makes everything durable.
+    fn finish(&mut self) -> io::Result<()>;
+}
+
+/// A target of the host.
+struct HostTarget {
+    calls: cdp_target,
+    userdata: Userdata,
+}
+
+// SAFETY: the functions and userdata may be used from any thread, one at a time, as the header obliges the host.
+unsafe impl Send for HostTarget {}
+
+impl RestoreTarget for HostTarget {
+    fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let write = self.calls.write.ok_or(io::ErrorKind::Unsupported)?;
+        // SAFETY: a function of the host with its own userdata and data of this length.
+        answer(without_ends(|| unsafe {
+            write(self.userdata.get(), offset, data.as_ptr().cast(), data.len())
+        }))
+    }
+
+    fn zero(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        let zero = self.calls.zero.ok_or(io::ErrorKind::Unsupported)?;
+        // SAFETY: a function of the host with its own userdata.
+        answer(without_ends(|| unsafe { zero(self.userdata.get(), offset, length) }))
+    }
+}
+
+impl Target for HostTarget {
+    fn finish(&mut self) -> io::Result<()> {
+        // SAFETY: a function of the host with its own userdata.
+        self.calls
+            .finish
+            .map_or(Ok(()), |finish| answer(without_ends(|| unsafe { finish(self.userdata.get()) })))
+    }
+}
+
+/// A new file; the rest of it is holes.
+struct NewFile(File);
+
+impl RestoreTarget for NewFile {
+    fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(data, offset)
+    }
+
+    fn zero(&mut self, _offset: u64, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Target for NewFile {
+    fn finish(&mut self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+/// A restore, and how far it is.
+pub struct Job {
+    snapshot: Snapshot,
+    target: Box<dyn Target>,
+    next: u64,
+    restored: Restored,
+    finished: bool,
+}
+
+impl Job {
+    fn new(snapshot: Snapshot, target: Box<dyn Target>) -> Mutex<Self> {
+        Mutex::new(Self { snapshot, target, next: 0, restored: Restored::default(), finished: false })
+    }
+
+    fn step(&mut self, budget_bytes: u64) -> Outcome<cdp_status> {
+        let total = self.snapshot.bytes();
+        let until = self.next.saturating_add(budget_bytes);
+        while self.next < total {
+            if self.next >= until {
+                return Ok(CDP_OK);
+            }
+            let (next, restored) = self.snapshot.restore_step(self.next, &mut *self.target)?;
+            self.next = next;
+            self.restored.data_bytes += restored.data_bytes;
+            self.restored.zero_bytes += restored.zero_bytes;
+        }
+        if !self.finished {
+            let failed =
+                |source| cdp_core::Error::Io { operation: "sync", target: "the target".to_owned(), source };
+            self.target.finish().map_err(failed)?;
+            self.finished = true;
+        }
+        Ok(CDP_END)
+    }
+
+    fn progress(&self) -> cdp_restore_progress {
+        cdp_restore_progress {
+            struct_size: 0,
+            flags: 0,
+            bytes_done: self.next,
+            bytes_total: self.snapshot.bytes(),
+            data_bytes: self.restored.data_bytes,
+            zero_bytes: self.restored.zero_bytes,
+        }
+    }
+}
+
+fn target_of(caller: Caller, target: *const cdp_target) -> Outcome<Box<dyn Target>> {
+    let calls = caller.options(target)?;
+    let userdata = Userdata::new(calls.userdata, calls.free_userdata);
+    check_flags(calls.flags, 0)?;
+    if calls.write.is_none() || calls.zero.is_none() {
+        return Err(Failure::argument("cdp_target.write or zero is NULL"));
+    }
+    Ok(Box::new(HostTarget { calls, userdata }))
+}
+
+/// Begins to restore a snapshot into what the host supplies; the struct is copied. Nothing is written yet. Close it with cdp_restore_close.
+/// [any thread; waits for nothing]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_restore_start(
+    snapshot: *const cdp_snapshot,
+    target: *const cdp_target,
+    restore_out: *mut *mut cdp_restore,
+) -> cdp_status {
+    guard(|caller| {
+        let out = caller.out_handle("restore_out", restore_out);
+        let target = target_of(caller, target)?;
+        let out = out?;
+        let held = get(snapshot)?;
+        let job = Job::new((*held).clone(), target);
+        out.put(put(job, Some(held.family()))?);
+        Ok(())
+    })
+}
+
+/// Begins to restore a snapshot into a new sparse file of its size. CDP_ERR_EXISTS when there is something of that name. The file is
+/// complete when cdp_restore_step has returned CDP_END, and durable then; before, it is partial and the caller's to remove.
+/// [any thread; waits for the file system]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_restore_start_file(
+    snapshot: *const cdp_snapshot,
+    path: *const c_char,
+    restore_out: *mut *mut cdp_restore,
+) -> cdp_status {
+    guard(|caller| {
+        let out = caller.out_handle("restore_out", restore_out)?;
+        let held = get(snapshot)?;
+        let path = caller.text("path", path)?;
+        let made = File::options().write(true).create_new(true).open(path);
+        let file = made.map_err(|error| Failure::io(path, &error))?;
+        file.set_len(held.bytes()).map_err(|error| Failure::io(path, &error))?;
+        let job = Job::new((*held).clone(), Box::new(NewFile(file)));
+        out.put(put(job, Some(held.family()))?);
+        Ok(())
+    })
+}
+
+/// Restores at most about budget_bytes more bytes of the volume (0: one piece), pieces of 1 MiB and holes of any length being whole. CDP_OK:
+/// there is more; CDP_END: everything is restored and durable. progress_out may be NULL. A step that failed may be tried again, and goes
+/// on where it failed. [one thread at a time, CDP_ERR_BUSY for others; waits for the storage and the target]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_restore_step(
+    restore: *mut cdp_restore,
+    budget_bytes: u64,
+    progress_out: *mut cdp_restore_progress,
+) -> cdp_status {
+    guard_status(|caller| {
+        let held = get(restore)?;
+        let out = caller.sized_out_optional(progress_out)?;
+        let busy = || Failure::new(CDP_ERR_BUSY, "another call steps this restore");
+        let mut job = held.try_lock().ok_or_else(busy)?;
+        let status = job.step(budget_bytes.max(1))?;
+        if let Some(out) = out {
+            out.put(&job.progress());
+        }
+        Ok(status)
+    })
+}
+
+/// Gives up the restore and sets the variable to NULL, which it may be already. Before CDP_END it cancels it: what was written to the target
+/// stays as it is, and the store is untouched. [any thread, not from the target's functions; waits for nothing]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_restore_close(restore: *mut *mut cdp_restore) -> cdp_status {
+    guard(|caller| caller.close(restore).map(|_| ()))
+}

@@ -1,0 +1,344 @@
+//! Resync and verify against a source, and the check of a store: long calls that tell how far they are and can be ended early.
+
+use crate::{
+    arguments::{Caller, check_flags, sized},
+    callback::without_ends,
+    failure::{Failure, Outcome},
+    guard::guard,
+    handle::get,
+    source::{cdp_source, host_source},
+    status::cdp_status,
+    store::cdp_store,
+    tap::cdp_tap,
+    types::cdp_extent,
+};
+use cdp_core::{Progress, ResyncMode, ResyncOptions, ResyncReport, VerifyOptions};
+use std::{
+    cell::Cell,
+    ffi::{c_char, c_void},
+    mem::size_of,
+};
+
+/// Told how far a long call is. The function is called from the thread of the call, may call the library, and ends the call early by a
+/// value other than 0.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cdp_watch {
+    /// sizeof(cdp_watch).
+    pub struct_size: u32,
+    /// 0.
+    pub flags: u32,
+    /// Passed to the function; borrowed for the call.
+    pub userdata: *mut c_void,
+    /// Required.
+    pub progress: Option<unsafe extern "C" fn(userdata: *mut c_void, done: u64, total: u64) -> i32>,
+}
+sized!(cdp_watch, 24);
+
+/// The watch of a call.
+pub(crate) struct Watch {
+    function: Option<unsafe extern "C" fn(*mut c_void, u64, u64) -> i32>,
+    userdata: *mut c_void,
+    ended: Cell<bool>,
+}
+
+impl Watch {
+    pub fn of(caller: Caller, watch: *const cdp_watch) -> Outcome<Self> {
+        let given = caller.options_or_default(watch)?;
+        check_flags(given.flags, 0)?;
+        if !watch.is_null() && given.progress.is_none() {
+            return Err(Failure::argument("cdp_watch.progress is NULL"));
+        }
+        Ok(Self { function: given.progress, userdata: given.userdata, ended: Cell::new(false) })
+    }
+
+    pub fn tell(&self, progress: Progress) {
+        if let Some(function) = self.function.filter(|_| !self.ended.get()) {
+            // SAFETY: a function of the host with its own userdata, which lives as long as the call.
+            let answered = without_ends(|| unsafe { function(self.userdata, progress.done, progress.total) });
+            self.ended.set(answered != 0);
+        }
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.ended.get()
+    }
+}
+
+/// The source, and the digests in the index of the store.
+pub const CDP_RESYNC_DIGEST: u32 = 0;
+/// Every byte of both sides.
+pub const CDP_RESYNC_FULL: u32 = 1;
+/// What the recorded map of differences names.
+pub const CDP_RESYNC_MAP: u32 = 2;
+/// Nothing, as long as source and volume are as they were when they were last known to be equal.
+pub const CDP_RESYNC_QUICK: u32 = 3;
+
+/// The caller vouches that the source was not changed since the last run.
+pub const CDP_RESYNC_SOURCE_UNCHANGED: u32 = 1 << 0;
+
+/// How a resync goes. All zero but for the size is the default of everything.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cdp_resync_options {
+    /// sizeof(cdp_resync_options).
+    pub struct_size: u32,
+    /// CDP_RESYNC_SOURCE_UNCHANGED.
+    pub flags: u32,
+    /// What it looks at: CDP_RESYNC_DIGEST, _FULL, _MAP or _QUICK.
+    pub mode: u32,
+    /// Threads that read the source ahead, for the time of the call. 0: none is started.
+    pub readers: u32,
+    /// Bytes of the source that are compared in a second at most. 0: no bound.
+    pub bytes_per_second_max: u64,
+}
+sized!(cdp_resync_options, 24);
+
+/// The run went on where another had ended.
+pub const CDP_RESYNC_RESUMED: u32 = 1 << 0;
+/// It looked at more than was asked for, because what was asked for was not possible.
+pub const CDP_RESYNC_FELL_BACK: u32 = 1 << 1;
+
+/// What a resync has done.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cdp_resync_report {
+    /// sizeof(cdp_resync_report).
+    pub struct_size: u32,
+    /// CDP_RESYNC_RESUMED, CDP_RESYNC_FELL_BACK.
+    pub flags: u32,
+    /// What it has looked at: CDP_RESYNC_DIGEST, _FULL, _MAP or _QUICK.
+    pub mode: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Bytes that are still to be compared: 0 unless it was ended early.
+    pub bytes_left: u64,
+    /// Bytes compared, those in holes of the source included.
+    pub bytes_compared: u64,
+    /// Bytes that differed and were taken over, in whole blocks.
+    pub bytes_different: u64,
+    /// What of them was data and not zeroes.
+    pub bytes_transferred: u64,
+    /// Bytes read from the source.
+    pub source_bytes_read: u64,
+    /// Bytes of payload read from the store.
+    pub store_bytes_read: u64,
+}
+sized!(cdp_resync_report, 64);
+
+fn mode_of(code: u32) -> Outcome<ResyncMode> {
+    match code {
+        CDP_RESYNC_DIGEST => Ok(ResyncMode::Digest),
+        CDP_RESYNC_FULL => Ok(ResyncMode::Full),
+        CDP_RESYNC_MAP => Ok(ResyncMode::Map),
+        CDP_RESYNC_QUICK => Ok(ResyncMode::Quick),
+        other => Err(Failure::argument(format!("{other} is not a mode of resync"))),
+    }
+}
+
+fn options_of(caller: Caller, options: *const cdp_resync_options) -> Outcome<ResyncOptions> {
+    let given = caller.options_or_default(options)?;
+    check_flags(given.flags, CDP_RESYNC_SOURCE_UNCHANGED)?;
+    Ok(ResyncOptions {
+        mode: mode_of(given.mode)?,
+        readers: given.readers as usize,
+        bytes_per_second_max: Some(given.bytes_per_second_max).filter(|rate| *rate != 0),
+        source_is_unchanged: given.flags & CDP_RESYNC_SOURCE_UNCHANGED != 0,
+        ..ResyncOptions::default()
+    })
+}
+
+impl From<&ResyncReport> for cdp_resync_report {
+    fn from(report: &ResyncReport) -> Self {
+        let resumed = if report.resumed { CDP_RESYNC_RESUMED } else { 0 };
+        let fell_back = if report.fallback.is_some() { CDP_RESYNC_FELL_BACK } else { 0 };
+        Self {
+            struct_size: 0,
+            flags: resumed | fell_back,
+            mode: match report.mode {
+                ResyncMode::Digest => CDP_RESYNC_DIGEST,
+                ResyncMode::Full => CDP_RESYNC_FULL,
+                ResyncMode::Map => CDP_RESYNC_MAP,
+                ResyncMode::Quick => CDP_RESYNC_QUICK,
+            },
+            reserved: 0,
+            bytes_left: report.bytes_left,
+            bytes_compared: report.counts.bytes_compared,
+            bytes_different: report.counts.bytes_different,
+            bytes_transferred: report.counts.bytes_transferred,
+            source_bytes_read: report.counts.source_bytes_read,
+            store_bytes_read: report.counts.store_bytes_read,
+        }
+    }
+}
+
+/// Makes the newest state of a volume (NULL: the first one) equal to a source that nobody captures from and nobody changes meanwhile. What differs
+/// is appended; points before stay. Durable when this returns. options, watch and report_out may be NULL. Ended early by the watch it
+/// succeeds with bytes_left, and a later call goes on there; so it does after a failure. [any thread; waits for the storage and the source]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_resync(
+    store: *mut cdp_store,
+    volume: *const c_char,
+    source: *const cdp_source,
+    options: *const cdp_resync_options,
+    watch: *const cdp_watch,
+    report_out: *mut cdp_resync_report,
+) -> cdp_status {
+    guard(|caller| {
+        let source = host_source(caller, source)?;
+        let held = get(store)?;
+        let out = caller.sized_out_optional(report_out)?;
+        let options = options_of(caller, options)?;
+        let watch = Watch::of(caller, watch)?;
+        let volume = caller.text_optional("volume", volume)?;
+        let mut tell = |progress| watch.tell(progress);
+        let report = held.store.resync_from(volume, source, &options, &mut tell, &|| watch.is_ended())?;
+        if let Some(out) = out {
+            out.put(&(&report).into());
+        }
+        Ok(())
+    })
+}
+
+/// As cdp_resync for a volume with a tap, whose own source is read, while writes go on. The thread does the work of the runner meanwhile.
+/// [any thread; waits for the storage and the source]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_tap_resync(
+    tap: *mut cdp_tap,
+    options: *const cdp_resync_options,
+    watch: *const cdp_watch,
+    report_out: *mut cdp_resync_report,
+) -> cdp_status {
+    guard(|caller| {
+        let held = get(tap)?;
+        let out = caller.sized_out_optional(report_out)?;
+        let options = options_of(caller, options)?;
+        let watch = Watch::of(caller, watch)?;
+        let mut tell = |progress| watch.tell(progress);
+        let report = held.tap.resync(&options, &mut tell, &|| watch.is_ended())?;
+        if let Some(out) = out {
+            out.put(&(&report).into());
+        }
+        Ok(())
+    })
+}
+
+/// The store takes over what differs or cannot be read.
+pub const CDP_VERIFY_REPAIR: u32 = 1 << 0;
+
+/// It was compared to the end.
+pub const CDP_VERIFY_COMPLETE: u32 = 1 << 0;
+/// There were differences, and the store was made equal to the source everywhere.
+pub const CDP_VERIFY_REPAIRED: u32 = 1 << 1;
+
+/// What a verification has found.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cdp_verify_report {
+    /// sizeof(cdp_verify_report).
+    pub struct_size: u32,
+    /// CDP_VERIFY_COMPLETE, CDP_VERIFY_REPAIRED.
+    pub flags: u32,
+    /// Bytes compared, those in holes of the source included.
+    pub bytes_compared: u64,
+    /// Bytes that differ, in whole blocks but for the last.
+    pub bytes_different: u64,
+    /// What of them the store could not read.
+    pub bytes_damaged: u64,
+    /// Bytes that changed all the time: nothing is known of them.
+    pub bytes_unsettled: u64,
+    /// How many ranges of differences there are; it may be more than were stored.
+    pub extents_count: u64,
+    /// Bytes read from the source.
+    pub source_bytes_read: u64,
+    /// Bytes of payload read from the store.
+    pub store_bytes_read: u64,
+}
+sized!(cdp_verify_report, 64);
+
+/// Compares the newest state of a volume (NULL: the first one) with a source byte by byte, while writes to both may go on through a tap. The source
+/// is never written. Differences and damage are no failures: they are in the report. The first extents_count of the ranges that differ are
+/// stored in extents_out, which may be NULL with 0. flags: CDP_VERIFY_REPAIR; bytes_per_second_max 0: no bound. watch may be NULL; ended early
+/// by it, nothing is repaired. [any thread; waits for the storage and the source]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_verify(
+    store: *mut cdp_store,
+    volume: *const c_char,
+    source: *const cdp_source,
+    flags: u32,
+    bytes_per_second_max: u64,
+    watch: *const cdp_watch,
+    extents_out: *mut cdp_extent,
+    extents_count: usize,
+    report_out: *mut cdp_verify_report,
+) -> cdp_status {
+    guard(|caller| {
+        let source = host_source(caller, source)?;
+        let held = get(store)?;
+        let out = caller.sized_out(report_out)?;
+        let extents = caller.items_out("extents_out", extents_out, extents_count)?;
+        check_flags(flags, CDP_VERIFY_REPAIR)?;
+        let watch = Watch::of(caller, watch)?;
+        let options = VerifyOptions {
+            repair: flags & CDP_VERIFY_REPAIR != 0,
+            readers: 0,
+            bytes_per_second_max: Some(bytes_per_second_max).filter(|rate| *rate != 0),
+        };
+        let volume = caller.text_optional("volume", volume)?;
+        let mut tell = |progress| watch.tell(progress);
+        let found = held.store.verify_from(volume, source, &options, &mut tell, &|| watch.is_ended())?;
+        for (index, range) in found.extents.iter().enumerate().take(extents.len()) {
+            extents.put(index, cdp_extent { offset: range.offset, len: range.bytes });
+        }
+        let complete = if found.complete { CDP_VERIFY_COMPLETE } else { 0 };
+        let repaired = if found.repaired { CDP_VERIFY_REPAIRED } else { 0 };
+        out.put(&cdp_verify_report {
+            struct_size: 0,
+            flags: complete | repaired,
+            bytes_compared: found.bytes_compared,
+            bytes_different: found.bytes_different,
+            bytes_damaged: found.bytes_damaged,
+            bytes_unsettled: found.bytes_unsettled,
+            extents_count: found.extents.len() as u64,
+            source_bytes_read: found.source_bytes_read,
+            store_bytes_read: found.store_bytes_read,
+        });
+        Ok(())
+    })
+}
+
+/// Every payload is read too.
+pub const CDP_CHECK_DEEP: u32 = 1 << 0;
+
+/// Verifies every structure of the store. Damage is no failure: damage_count_out is the number of places, and the first of them is described in
+/// buf, a text for people of at most len bytes with its NUL, which may be NULL with 0. The watch is told structures, not bytes, cannot end the
+/// check, and may be NULL. [any thread; waits for the storage]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_store_check(
+    store: *const cdp_store,
+    flags: u32,
+    watch: *const cdp_watch,
+    damage_count_out: *mut u64,
+    buf: *mut c_char,
+    len: usize,
+) -> cdp_status {
+    guard(|caller| {
+        let held = get(store)?;
+        check_flags(flags, CDP_CHECK_DEEP)?;
+        let out = caller.out("damage_count_out", damage_count_out)?;
+        let text = caller.bytes_mut("buf", buf.cast::<c_void>(), len)?;
+        let watch = Watch::of(caller, watch)?;
+        let report = held.store.check(flags & CDP_CHECK_DEEP != 0, &mut |progress| watch.tell(progress))?;
+        let first = report.damaged.first().map(ToString::to_string).unwrap_or_default();
+        if let Some(room) = text.len().checked_sub(1) {
+            let mut end = first.len().min(room);
+            while !first.is_char_boundary(end) {
+                end -= 1;
+            }
+            text[..end].copy_from_slice(&first.as_bytes()[..end]);
+            text[end] = 0;
+        }
+        out.put(report.damaged.len() as u64);
+        Ok(())
+    })
+}

@@ -1,0 +1,186 @@
+/* A plain file that is served to clients while a tap captures what they write to it.
+ *
+ * Nothing that happens to the store is told to a client: a write that could not be captured is marked, and copied from the file later.
+ * Requests may overlap, so each is begun before it goes to the file and ended when it is there.
+ */
+#define _GNU_SOURCE
+#include "plugin.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct tapped {
+  int file;
+  int64_t bytes;
+  cdp_tap *tap;
+};
+
+static int read_fully(int file, void *buf, size_t len, uint64_t offset) {
+  char *to = buf;
+  while (len > 0) {
+    ssize_t got = pread(file, to, len, (off_t)offset);
+    if (got < 0 && errno == EINTR) continue;
+    if (got == 0) errno = EIO;
+    if (got <= 0) return -1;
+    to += got;
+    len -= (size_t)got;
+    offset += (uint64_t)got;
+  }
+  return 0;
+}
+
+static int write_fully(int file, const void *buf, size_t len, uint64_t offset) {
+  const char *from = buf;
+  while (len > 0) {
+    ssize_t put = pwrite(file, from, len, (off_t)offset);
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) return -1;
+    from += put;
+    len -= (size_t)put;
+    offset += (uint64_t)put;
+  }
+  return 0;
+}
+
+/* The file as the library reads it. */
+static int32_t source_read(void *userdata, uint64_t offset, void *buf, size_t len) {
+  return read_fully((int)(intptr_t)userdata, buf, len, offset) == 0 ? 0 : -errno;
+}
+
+static int32_t source_sync(void *userdata) { return fdatasync((int)(intptr_t)userdata) == 0 ? 0 : -errno; }
+
+static int32_t source_next_data(void *userdata, uint64_t offset, uint64_t *next_out) {
+  off_t next = lseek((int)(intptr_t)userdata, (off_t)offset, SEEK_DATA);
+  if (next < 0 && errno == ENXIO) return CDP_END;
+  *next_out = next < 0 ? offset : (uint64_t)next;
+  return 0;
+}
+
+struct tapped *tapped_open(cdp_store *store, const char *file, const char *volume, uint32_t source_state) {
+  struct tapped *tapped = calloc(1, sizeof *tapped);
+  struct stat status;
+  cdp_source source;
+  cdp_tap_options options;
+  cdp_status opened;
+  if (tapped == NULL) {
+    nbdkit_error("calloc: %m");
+    return NULL;
+  }
+  tapped->file = open(file, O_RDWR | O_CLOEXEC);
+  if (tapped->file < 0 || fstat(tapped->file, &status) != 0) {
+    nbdkit_error("%s: %m", file);
+    goto fail;
+  }
+  tapped->bytes = lseek(tapped->file, 0, SEEK_END);
+  if (tapped->bytes <= 0 || tapped->bytes % 512 != 0) {
+    nbdkit_error("%s: the size is not a multiple of 512", file);
+    goto fail;
+  }
+  CDP_INIT(source);
+  source.userdata = (void *)(intptr_t)tapped->file;
+  source.read = source_read;
+  source.sync = source_sync;
+  source.next_data = source_next_data;
+  CDP_INIT(options);
+  options.source_state = source_state;
+  opened = cdp_tap_open(store, volume, &source, &options, &tapped->tap);
+  if (opened != CDP_OK) {
+    failed(opened, "cdp_tap_open");
+    goto fail;
+  }
+  return tapped;
+fail:
+  if (tapped->file >= 0) close(tapped->file);
+  free(tapped);
+  return NULL;
+}
+
+void tapped_close(struct tapped *tapped) {
+  if (tapped == NULL) return;
+  /* The file stays open: until the store is closed the library may read it. The end of a tap rests on what is on the disk. */
+  if (fdatasync(tapped->file) != 0) nbdkit_error("fdatasync: %m");
+  cdp_status status = cdp_tap_close(&tapped->tap);
+  if (status != CDP_OK) failed(status, "cdp_tap_close");
+}
+
+int64_t tapped_size(const struct tapped *tapped) { return tapped->bytes; }
+
+int tapped_read(struct tapped *tapped, void *buf, uint32_t count, uint64_t offset) {
+  if (read_fully(tapped->file, buf, count, offset) == 0) return 0;
+  nbdkit_error("pread: %m");
+  return -1;
+}
+
+/* Begins a write. Without a handle the range is marked afterwards. */
+static cdp_in_flight *begin(struct tapped *tapped, uint64_t offset, uint32_t count) {
+  cdp_in_flight *in_flight = NULL;
+  if (cdp_tap_begin(tapped->tap, offset, count, &in_flight) != CDP_OK)
+    nbdkit_debug("cdp_tap_begin: %s", cdp_last_error_message());
+  return in_flight;
+}
+
+static void end(struct tapped *tapped, cdp_in_flight *in_flight, uint32_t kind, const void *buf, uint64_t offset,
+                uint32_t count) {
+  cdp_status status;
+  if (in_flight != NULL)
+    status = cdp_in_flight_end(&in_flight, kind, buf, buf == NULL ? 0 : count, 0, NULL);
+  else
+    status = cdp_tap_mark(tapped->tap, offset, count, CDP_GAP_HOST);
+  if (status != CDP_OK) nbdkit_error("a write was not captured: %s", cdp_last_error_message());
+}
+
+static int finish(struct tapped *tapped, int fua) { return fua ? tapped_flush(tapped) : 0; }
+
+int tapped_write(struct tapped *tapped, const void *buf, uint32_t count, uint64_t offset, int fua) {
+  const char *from = buf;
+  while (count > 0) {
+    uint32_t piece = count < WRITE_BYTES_MAX ? count : WRITE_BYTES_MAX;
+    cdp_in_flight *in_flight = begin(tapped, offset, piece);
+    int answer = write_fully(tapped->file, from, piece, offset), error = errno;
+    if (answer == 0) {
+      end(tapped, in_flight, CDP_WRITTEN_DATA, from, offset, piece);
+    } else {
+      end(tapped, in_flight, CDP_WRITTEN_FAILED, NULL, offset, piece);
+      errno = error;
+      nbdkit_error("pwrite: %m");
+      nbdkit_set_error(error);
+      return -1;
+    }
+    from += piece;
+    offset += piece;
+    count -= piece;
+  }
+  return finish(tapped, fua);
+}
+
+int tapped_punch(struct tapped *tapped, uint32_t count, uint64_t offset, int must_be_zero, int fua) {
+  cdp_in_flight *in_flight = begin(tapped, offset, count);
+  int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  if (fallocate(tapped->file, mode, (off_t)offset, (off_t)count) == 0) {
+    end(tapped, in_flight, must_be_zero ? CDP_WRITTEN_ZEROES : CDP_WRITTEN_DISCARD, NULL, offset, count);
+    return finish(tapped, fua);
+  }
+  int error = errno;
+  if (error == EOPNOTSUPP || error == ENODEV) {
+    /* The file system cannot: nothing has changed. A trim is a wish; zeroes are written by nbdkit then. */
+    if (in_flight != NULL) cdp_in_flight_cancel(&in_flight);
+    if (!must_be_zero) return 0;
+    nbdkit_set_error(EOPNOTSUPP);
+    return -1;
+  }
+  end(tapped, in_flight, CDP_WRITTEN_FAILED, NULL, offset, count);
+  errno = error;
+  nbdkit_error("fallocate: %m");
+  nbdkit_set_error(error);
+  return -1;
+}
+
+int tapped_flush(struct tapped *tapped) {
+  if (fdatasync(tapped->file) == 0) return 0;
+  nbdkit_error("fdatasync: %m");
+  return -1;
+}
