@@ -179,11 +179,17 @@ typedef int32_t cdp_status;
 // A source that nobody captures from was changed while it was compared.
 #define CDP_ERR_SOURCE_CHANGED -27
 
+// A mirror set has fewer copies than a write needs to be acknowledged.
+#define CDP_ERR_TOO_FEW_COPIES -28
+
 // The point cannot be opened: it was never written, was thinned away, or lies in a gap; cdp_last_error_nearest tells the nearest.
 #define CDP_ERR_POINT_EXPIRED -30
 
 // A dirty map is none, or is of something else: take everything for dirty.
 #define CDP_ERR_MAP_REFUSED -33
+
+// A mirror set or one of its copies cannot be used as it is; the message says why and what to do.
+#define CDP_ERR_MIRROR_REFUSED -34
 
 // A defect in this library; the store is poisoned.
 #define CDP_ERR_PANIC -90

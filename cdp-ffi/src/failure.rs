@@ -75,6 +75,8 @@ impl From<Error> for Failure {
             Error::UnsupportedFormat(_) => CDP_ERR_FORMAT_VERSION,
             Error::MapRefused(_) => CDP_ERR_MAP_REFUSED,
             Error::SourceChanged => CDP_ERR_SOURCE_CHANGED,
+            Error::TooFewCopies { .. } => CDP_ERR_TOO_FEW_COPIES,
+            Error::MirrorRefused(_) => CDP_ERR_MIRROR_REFUSED,
             Error::Io { source, .. } => {
                 errno = source.raw_os_error().unwrap_or(0);
                 if source.kind() == io::ErrorKind::OutOfMemory { CDP_ERR_NO_MEMORY } else { CDP_ERR_IO }

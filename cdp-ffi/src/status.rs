@@ -54,10 +54,14 @@ pub const CDP_ERR_CLOSED: cdp_status = -25;
 pub const CDP_ERR_NOT_PLACED: cdp_status = -26;
 /// A source that nobody captures from was changed while it was compared.
 pub const CDP_ERR_SOURCE_CHANGED: cdp_status = -27;
+/// A mirror set has fewer copies than a write needs to be acknowledged.
+pub const CDP_ERR_TOO_FEW_COPIES: cdp_status = -28;
 /// The point cannot be opened: it was never written, was thinned away, or lies in a gap; cdp_last_error_nearest tells the nearest.
 pub const CDP_ERR_POINT_EXPIRED: cdp_status = -30;
 /// A dirty map is none, or is of something else: take everything for dirty.
 pub const CDP_ERR_MAP_REFUSED: cdp_status = -33;
+/// A mirror set or one of its copies cannot be used as it is; the message says why and what to do.
+pub const CDP_ERR_MIRROR_REFUSED: cdp_status = -34;
 /// A defect in this library; the store is poisoned.
 pub const CDP_ERR_PANIC: cdp_status = -90;
 
@@ -87,8 +91,10 @@ const STATUSES: &[(cdp_status, &CStr, i32)] = &[
     (CDP_ERR_CLOSED, c"CDP_ERR_CLOSED", 9),
     (CDP_ERR_NOT_PLACED, c"CDP_ERR_NOT_PLACED", 11),
     (CDP_ERR_SOURCE_CHANGED, c"CDP_ERR_SOURCE_CHANGED", 11),
+    (CDP_ERR_TOO_FEW_COPIES, c"CDP_ERR_TOO_FEW_COPIES", 5),
     (CDP_ERR_POINT_EXPIRED, c"CDP_ERR_POINT_EXPIRED", 61),
     (CDP_ERR_MAP_REFUSED, c"CDP_ERR_MAP_REFUSED", 22),
+    (CDP_ERR_MIRROR_REFUSED, c"CDP_ERR_MIRROR_REFUSED", 5),
     (CDP_ERR_PANIC, c"CDP_ERR_PANIC", 5),
 ];
 
