@@ -11,7 +11,7 @@ use cdp_core::{
 use std::{fmt::Display, ops::Range};
 
 /// Seeds of one part, of which there are two.
-const PART: u64 = 250;
+const PART: u64 = 150;
 
 fn passed<T>(outcome: Result<T, impl Display>) -> T {
     outcome.unwrap_or_else(|failure| panic!("{failure}"))

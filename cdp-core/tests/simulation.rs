@@ -14,7 +14,7 @@ use std::{fmt::Display, ops::Range};
 /// Seeds that failed once: each stands for a defect that was mended.
 const REGRESSIONS: [u64; 12] = [5, 24, 33, 73, 87, 121, 143, 220, 257, 1386, 1478, 1894];
 /// Seeds of one part, of which there are four.
-const PART: u64 = 330;
+const PART: u64 = 200;
 
 fn passed<T>(outcome: Result<T, impl Display>) -> T {
     outcome.unwrap_or_else(|failure| panic!("{failure}"))

@@ -1,6 +1,7 @@
-//! Buffers aligned for direct I/O, taken from anonymous maps.
+//! Buffers aligned for direct I/O: long ones are anonymous maps, short ones come from the allocator, since to map and unmap a few pages costs
+//! more than to fill them.
 //!
-//! Invariant *aligned*: address and capacity are multiples of [`IO_ALIGN`]. Fails only when memory cannot be mapped. The
+//! Invariant *aligned*: address and capacity are multiples of [`IO_ALIGN`]. Fails only when there is no memory. The
 //! checks of requests that every implementation of a storage makes are here too.
 
 use crate::units::len_u64;
@@ -13,8 +14,21 @@ use std::{
 /// Alignment of offsets, lengths and addresses of every storage request, bytes.
 pub const IO_ALIGN: usize = 4096;
 
+/// Length from which on a buffer is a map, bytes.
+const MAPPED_BYTES_MIN: usize = 128 << 10;
+
 /// A zero-filled, page-aligned buffer of fixed length.
-pub struct AlignedBuf(MmapMut);
+pub struct AlignedBuf(Memory);
+
+enum Memory {
+    Map(MmapMut),
+    /// More than is needed; the buffer begins at the first aligned address.
+    Heap {
+        bytes: Box<[u8]>,
+        start: usize,
+        len: usize,
+    },
+}
 
 impl AlignedBuf {
     /// A buffer of at least `bytes` bytes, rounded up to [`IO_ALIGN`] (at least one unit), filled with zeroes.
@@ -23,26 +37,41 @@ impl AlignedBuf {
     /// `OutOfMemory` and whatever else the mapping answers.
     pub fn new(bytes: usize) -> io::Result<Self> {
         let len = bytes.max(1).checked_next_multiple_of(IO_ALIGN).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self(MmapMut::map_anon(len)?))
+        if len >= MAPPED_BYTES_MIN {
+            return Ok(Self(Memory::Map(MmapMut::map_anon(len)?)));
+        }
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len + IO_ALIGN - 1).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        bytes.resize(len + IO_ALIGN - 1, 0);
+        let bytes = bytes.into_boxed_slice();
+        let address = bytes.as_ptr().addr();
+        let start = address.next_multiple_of(IO_ALIGN) - address;
+        Ok(Self(Memory::Heap { bytes, start, len }))
     }
 }
 
 impl Deref for AlignedBuf {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Memory::Map(map) => map,
+            Memory::Heap { bytes, start, len } => &bytes[*start..start + len],
+        }
     }
 }
 
 impl DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        match &mut self.0 {
+            Memory::Map(map) => map,
+            Memory::Heap { bytes, start, len } => &mut bytes[*start..*start + *len],
+        }
     }
 }
 
 impl fmt::Debug for AlignedBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AlignedBuf({} bytes)", self.0.len())
+        write!(f, "AlignedBuf({} bytes)", self.len())
     }
 }
 
@@ -74,4 +103,30 @@ pub(super) fn check_size(bytes: u64) -> io::Result<u64> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a buffer is aligned, long enough and zero whatever its length. Method: lengths around each unit and around the change to maps.
+    #[test]
+    fn buffers_are_aligned_and_zero() {
+        let lengths =
+            [0, 1, 4095, 4096, 4097, 8192, MAPPED_BYTES_MIN - 1, MAPPED_BYTES_MIN, MAPPED_BYTES_MIN + 1];
+        for length in lengths {
+            for _ in 0..8 {
+                let mut buf = AlignedBuf::new(length).expect("memory");
+                assert_eq!(buf.len(), length.max(1).next_multiple_of(IO_ALIGN), "{length}");
+                assert!(buf.as_ptr().addr().is_multiple_of(IO_ALIGN), "{length}");
+                assert!(buf.iter().all(|byte| *byte == 0), "{length}");
+                // The next one may get the same memory, and is zero all the same.
+                buf.fill(0xFF);
+            }
+        }
+        assert_eq!(
+            AlignedBuf::new(usize::MAX).err().map(|error| error.kind()),
+            Some(io::ErrorKind::OutOfMemory)
+        );
+    }
 }

@@ -146,13 +146,14 @@ impl ManifestState {
         edits.extend(self.compacted.values().copied().map(Edit::CompactedAdded));
         edits.extend(self.runs.values().cloned().map(|run| Edit::RunKept(Box::new(run))));
         edits.extend(self.reserve.map(|reserve| Edit::Reserve(Some(reserve))));
-        edits.extend(keep_edits(self.outline.kept().cloned().collect()));
         if self.outline != Outline::default() {
             edits.push(Edit::OutlineFull(OutlineFull {
                 full: self.outline.full,
                 planned: self.outline.planned,
             }));
         }
+        // After the full range: to set it takes away what was kept within it.
+        edits.extend(keep_edits(self.outline.kept().cloned().collect()));
         edits.push(Edit::Position(self.position));
         edits
     }
