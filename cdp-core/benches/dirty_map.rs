@@ -27,7 +27,7 @@ impl Random {
     }
 }
 
-/// One bit by a call that nothing is known of: its miss is not hidden behind that of the next.
+/// One bit, by a call as a set is one.
 #[inline(never)]
 fn mark(words: &[AtomicU64], block: u64) -> u64 {
     words[(block / 64) as usize].fetch_or(1 << (block % 64), Ordering::SeqCst)
