@@ -280,7 +280,12 @@ impl Group {
         let Some(mut tally) = Tally::new(self, goal.classes.clone(), &damaged)? else { return Ok(0) };
         while !tally.step(u64::MAX)? {}
         let segments = Segments::of(self, &damaged);
-        let choice = tally.choose(&segments, goal.dead, RoundLimits::NONE, Sabotage::default());
+        let choice = tally.choose(
+            &segments,
+            goal.effort.dead_limits(self.fill()),
+            RoundLimits::NONE,
+            Sabotage::default(),
+        );
         Ok(choice.map_or(0, |choice| choice.freed_bytes))
     }
 

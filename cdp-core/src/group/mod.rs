@@ -36,7 +36,7 @@ pub use lag::Lag;
 pub(crate) use lines::SegmentLine;
 pub(crate) use segments::{Frozen, random_uuid};
 pub(crate) use tapping::{AttachRecord, Known};
-pub(crate) use thin::{DeadLimits, ThinGoal};
+pub(crate) use thin::{Effort, ThinGoal};
 
 use crate::{
     capture::{Capture, Coalescing, WriteFigures},

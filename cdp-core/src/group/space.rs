@@ -130,6 +130,12 @@ impl Group {
         self.bound().map_or(0, |bound| bound / 8)
     }
 
+    /// How much of what writes may take is taken up, in thousandths; `None` without a bound.
+    pub fn fill(&self) -> Option<u64> {
+        let may_take = u128::from(self.bound()? - self.margin()).max(1);
+        Some(u64::try_from(u128::from(self.used_bytes()) * 1000 / may_take).unwrap_or(u64::MAX))
+    }
+
     /// What the store takes up: every extent, those that are about to go included.
     pub fn used_bytes(&self) -> u64 {
         let manifest = self.manifest.lock();
@@ -229,7 +235,8 @@ impl Group {
         Ok(())
     }
 
-    /// What a round of thinning needs to free anything: room for the survivors of a segment, for the index, and for the manifest.
+    /// What has to be at hand to make room on a full storage: two segments, one for survivors and one for what is written meanwhile, the
+    /// index that is rewritten, and a manifest.
     fn reserve_bytes(&self, log: &ManifestLog) -> u64 {
         let (used, state) = (self.used(log), log.state());
         let index: u64 = state.runs.values().map(crate::index::RunMeta::bytes).sum();
@@ -237,7 +244,7 @@ impl Group {
         let sizes = sealed.map(|sealed| sealed.extent_bytes.max(sealed.frames_end));
         let largest = sizes.chain(state.compacted.values().map(|segment| segment.bytes)).max().unwrap_or(0);
         let manifest = 2 * self.size_of(log.extent(), 0);
-        let needed = largest + index + manifest.max(RESERVE_BYTES_MIN);
+        let needed = 2 * largest + index + manifest.max(RESERVE_BYTES_MIN);
         // A small store would be half reserve.
         let most = (used / RESERVE_SHARE).max(RESERVE_BYTES_MIN.min(2 * self.shared.tuning.segment_bytes));
         needed.min(most) / PAGE_BYTES * PAGE_BYTES

@@ -11,7 +11,7 @@ use crate::{
     bookmark::Bookmark,
     error::{Error, Result, SeqTime},
     format::meta::MetaRecord,
-    group::{DeadLimits, ThinGoal},
+    group::{Effort, ThinGoal},
     index::Classes,
     limits::RETENTION_REPLANS_MAX,
     retention::{OnShortage, Outline, Pin, Plan, Policy, plan},
@@ -20,24 +20,8 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// What an explicit run leaves dead.
-const DEAD_AFTER_RUN: DeadLimits = DeadLimits { begin_percent: 18, end_percent: 12 };
-/// What background work leaves dead while there is plenty of space.
-const DEAD_WHEN_IDLE: DeadLimits = DeadLimits { begin_percent: 25, end_percent: 16 };
-/// What stays dead when space is short: what is copied to free the rest would cost more writes than it gives room.
-const DEAD_WHEN_SHORT: DeadLimits = DeadLimits { begin_percent: 15, end_percent: 15 };
 /// Bookmarks that are removed in one go.
 const RECORDS_AT_ONCE: usize = 128;
-/// How far a change of the outline is followed by thinning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Thoroughness {
-    /// Until what may stay dead is little.
-    Run,
-    /// Until nothing that is dead and can go is left.
-    All,
-    /// By steps to come.
-    Goal,
-}
 
 /// Entries of one step of a run.
 const RUN_ENTRIES: u64 = 1 << 16;
@@ -102,7 +86,7 @@ impl Store {
         let outline = self.outline_after(&plan, &policy);
         let mut report = self.report(&plan, &outline);
         report.bytes_freed =
-            self.inner.group.reclaimable(&self.thin_goal(&outline, &policy, now, DEAD_AFTER_RUN))?;
+            self.inner.group.reclaimable(&self.thin_goal(&outline, &policy, now, Effort::Run))?;
         Ok(report)
     }
 
@@ -117,7 +101,7 @@ impl Store {
         let policy = self.policy()?;
         self.confirm_clock();
         let before = group.totals.freed_and_taken();
-        let mut report = self.retain(&policy, now, TimeNs::ZERO, Thoroughness::Run)?;
+        let mut report = self.retain(&policy, now, TimeNs::ZERO, Effort::Run)?;
         if let Some(bound) = policy.max_bytes.filter(|_| policy.on_shortage == OnShortage::Prune) {
             let outline = self.inner.group.outline();
             self.prune_to(&policy, bound - group.margin())?;
@@ -135,18 +119,18 @@ impl Store {
         Ok(report)
     }
 
-    /// Plans, makes the plan durable, and thins. On a full storage the reserve makes room for it.
+    /// Plans, makes the plan durable, and thins; background work leaves the thinning to steps to come. On a full storage the reserve makes room for it.
     pub(super) fn retain(
         &self,
         policy: &Policy,
         now: TimeNs,
         horizon: TimeNs,
-        thoroughness: Thoroughness,
+        effort: Effort,
     ) -> Result<RetentionReport> {
         let group = self.owner()?;
         if group.shared.sabotage.on(Switch::ThinBeforePlan) {
             let outline = self.outline_after(&self.plan_with(policy, now, horizon)?, policy);
-            let goal = self.thin_goal(&outline, policy, now, DEAD_AFTER_RUN);
+            let goal = self.thin_goal(&outline, policy, now, Effort::Run);
             self.thin_now(goal, outline.full.from.seq, false)?;
         }
         let mut begun = None;
@@ -158,17 +142,12 @@ impl Store {
             }
             outcome => outcome?,
         };
-        let dead = match thoroughness {
-            Thoroughness::Run => DEAD_AFTER_RUN,
-            Thoroughness::All => DEAD_WHEN_SHORT,
-            Thoroughness::Goal => DEAD_WHEN_IDLE,
-        };
-        let goal = self.thin_goal(&outline, policy, now, dead);
-        if thoroughness == Thoroughness::Goal {
+        let goal = self.thin_goal(&outline, policy, now, effort);
+        if effort == Effort::Background {
             group.set_thin_goal(Some(goal));
             return Ok(report);
         }
-        self.thin_now(goal, outline.full.from.seq, thoroughness == Thoroughness::Run)?;
+        self.thin_now(goal, outline.full.from.seq, effort == Effort::Run)?;
         Ok(report)
     }
 
@@ -180,10 +159,10 @@ impl Store {
     pub(crate) fn begin_retention(&self, now: TimeNs) -> Result<RetentionReport> {
         let group = self.owner()?;
         let policy = self.policy()?;
-        let report = self.retain(&policy, now, TimeNs::ZERO, Thoroughness::Goal)?;
+        let report = self.retain(&policy, now, TimeNs::ZERO, Effort::Background)?;
         let outline = group.outline();
         group.seal_all_below(outline.full.from.seq)?;
-        group.set_thin_goal(Some(self.thin_goal(&outline, &policy, now, DEAD_AFTER_RUN)));
+        group.set_thin_goal(Some(self.thin_goal(&outline, &policy, now, Effort::Run)));
         Ok(report)
     }
 
@@ -268,7 +247,7 @@ impl Store {
     }
 
     /// What thinning works towards for an outline.
-    fn thin_goal(&self, outline: &Outline, policy: &Policy, now: TimeNs, dead: DeadLimits) -> ThinGoal {
+    fn thin_goal(&self, outline: &Outline, policy: &Policy, now: TimeNs, effort: Effort) -> ThinGoal {
         let mut points: Vec<(Seq, TimeNs)> =
             outline.kept().map(|kept| (kept.point.seq, kept.point.time)).collect();
         if !self.inner.group.shared.sabotage.on(Switch::IgnorePins) {
@@ -281,7 +260,7 @@ impl Store {
         points.dedup_by_key(|(seq, _)| *seq);
         let classes = Classes::new(points.iter().map(|(seq, _)| seq.get()), full_from.seq.get());
         let groups = points.iter().map(|(_, time)| group_of(policy, *time, now)).collect();
-        ThinGoal { classes: Arc::new(classes), groups: Arc::new(groups), dead, tight: None }
+        ThinGoal { classes: Arc::new(classes), groups: Arc::new(groups), effort, tight: None }
     }
 
     /// Bytes that the store takes up on its storage.

@@ -8,6 +8,7 @@ use super::Store;
 use crate::{
     error::{Error, Result},
     event::EventKind,
+    group::Effort,
     limits::MAKE_ROOM_MAX,
     retention::Policy,
     units::{Seq, TimeNs},
@@ -95,7 +96,7 @@ impl Store {
         let now = planned.max(self.newest().time);
         let mut horizon = TimeNs::ZERO;
         for step in 0..STEPS_MAX {
-            self.retain(policy, now, horizon, super::retention::Thoroughness::All)?;
+            self.retain(policy, now, horizon, Effort::Short)?;
             let used = group.used_bytes();
             if used <= target {
                 break;
@@ -178,7 +179,7 @@ impl Store {
         if self.clock_departed(now) {
             return Ok(false);
         }
-        let outcome = self.retain(&policy, now, TimeNs::ZERO, super::retention::Thoroughness::Goal);
+        let outcome = self.retain(&policy, now, TimeNs::ZERO, Effort::Background);
         if let Err(error) = &outcome {
             group.events.push(now, EventKind::RetentionFailed(error.to_string()));
         }

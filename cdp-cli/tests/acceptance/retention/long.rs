@@ -114,6 +114,7 @@ fn assert_all(lab: &Lab, random: &mut Random, now: u64) {
     let dropped = lab.others(&kept.seqs);
     lab.assert_refused([full - 1].iter().filter(|seq| dropped.contains(seq)), &kept.seqs);
     lab.assert_refused(&Lab::some(random, &dropped, scaled(40, 1000)), &kept.seqs);
+    lab.assert_every_refused(&dropped, &kept.seqs);
     lab.assert_small(&kept);
     let stat = cdp!("stat", lab.store, "--json").succeeds().json();
     println!("{stat}");

@@ -3,7 +3,11 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
+use cdp_core::io::{DirectoryOptions, DirectoryStorage};
+use cdp_core::units::Seq;
+use cdp_core::{OpenOptions, Store};
 use serde_json::Value;
 
 use super::command::run_cdp;
@@ -221,6 +225,25 @@ impl Lab {
             assert!(expected.is_subset(&named), "{expected:?} are the nearest:\n{}", ran.described());
             let strange: Vec<_> = named.difference(open).filter(|named| **named > 0).collect();
             assert!(strange.is_empty(), "{strange:?} do not open:\n{}", ran.described());
+        }
+    }
+
+    /// Asserts the same of every one of these seqs, through the library that a reader of the store links: one process for each would
+    /// take hours.
+    #[track_caller]
+    pub fn assert_every_refused(&self, seqs: &BTreeSet<u64>, open: &BTreeSet<u64>) {
+        let storage = DirectoryStorage::open_read_only(&self.store, DirectoryOptions::default());
+        let storage = Arc::new(storage.expect("the store"));
+        let store = Store::open_read_only(storage, OpenOptions::default()).expect("the store");
+        let volume = store.volume(None).expect("the first volume");
+        for seq in seqs {
+            let Err(cdp_core::Error::PointUnavailable(refused)) = volume.snapshot(Seq::new(*seq)) else {
+                panic!("seq:{seq} was thinned away and is not refused");
+            };
+            let named = [refused.before, refused.after].map(|point| point.map(|point| point.seq.get()));
+            let nearest =
+                [open.range(..seq).next_back(), open.range(seq + 1..).next()].map(|seq| seq.copied());
+            assert_eq!(named, nearest, "the nearest of seq:{seq}");
         }
     }
 

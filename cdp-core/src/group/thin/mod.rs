@@ -18,8 +18,10 @@
 mod compact;
 mod survivors;
 mod tally;
+mod threshold;
 
 pub(super) use tally::{RoundLimits, Segments, Tally};
+pub(crate) use threshold::{DeadLimits, Effort};
 
 use super::{Group, Manifest, SegmentLine, merge::WorkFailed};
 use crate::{
@@ -50,20 +52,10 @@ pub(crate) struct ThinGoal {
     pub classes: Arc<Classes>,
     /// For each kept point, to which group of survivors the versions belong that die with it; 0 is for those that are not known to die.
     pub groups: Arc<Vec<u8>>,
-    /// How much may stay dead.
-    pub dead: DeadLimits,
+    /// How much it is worth.
+    pub effort: Effort,
     /// The storage is full: the first round is as small as can be, and what each frees, bytes, is room for the next.
     pub tight: Option<u64>,
-}
-
-/// How much may stay dead, for each hundred bytes that are alive. Each round rewrites index runs, so that a few large ones cost less than
-/// many small ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DeadLimits {
-    /// Nothing is copied up to here.
-    pub begin_percent: u64,
-    /// Who begins goes on down to here.
-    pub end_percent: u64,
 }
 
 /// A round of thinning under way.
@@ -223,7 +215,8 @@ impl Group {
                 }
                 let segments = Segments::of(self, damaged);
                 let limits = self.round_limits(goal.tight);
-                let Some(choice) = tally.choose(&segments, goal.dead, limits, self.shared.sabotage) else {
+                let dead = goal.effort.dead_limits(self.fill());
+                let Some(choice) = tally.choose(&segments, dead, limits, self.shared.sabotage) else {
                     return Ok((None, Thinned::Done));
                 };
                 let round = Box::new(Round::new(choice, created.clone()));
