@@ -68,6 +68,11 @@ impl Slot {
         Self { cell, leaf: RwLock::new(None), used: AtomicBool::new(false) }
     }
 
+    /// Whether the leaf is here, or about to be.
+    pub fn is_filled(&self) -> bool {
+        self.leaf.try_read_recursive().is_none_or(|leaf| leaf.is_some())
+    }
+
     /// The leaf, if it is here. Readers do not wait for those who wait to write: one thread may hold many leaves.
     fn get(&self) -> Option<LeafGuard<'_>> {
         RwLockReadGuard::try_map(self.leaf.read_recursive(), |leaf| leaf.as_ref().map(|page| &page.0)).ok()
@@ -142,6 +147,22 @@ impl PageCache {
         drop(row);
         RwLockReadGuard::try_map(filled, |leaf| leaf.as_ref().map(|page| &page.0))
             .map_err(|_| Error::Poisoned("a leaf vanished from its slot".to_owned()))
+    }
+
+    /// Most leaves that are held.
+    pub(super) fn leaves_max(&self) -> usize {
+        self.leaves_max
+    }
+
+    /// Keeps a verified leaf that nobody has asked for yet, unless its slot is taken.
+    pub(super) fn keep(&self, slot: &Slot, place: Place, leaf: Box<HeldPage>) {
+        match slot.leaf.try_write() {
+            Some(mut empty) if empty.is_none() => *empty = Some(leaf),
+            _ => return,
+        }
+        let mut row = self.row.lock();
+        row.push_back(place);
+        Self::trim(&mut row, self.leaves_max);
     }
 
     /// Empties slots until `leaves_max` are left, or all that are left were used or are being read.

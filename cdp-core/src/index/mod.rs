@@ -3,6 +3,7 @@
 //! Entries are born in a [`MemTable`], one per segment; a [`RunWriter`] seals it into a [`Run`], and merges make few large
 //! runs of many small ones. A [`View`] is what a read looks at: tables and runs together.
 
+mod ahead;
 mod cache;
 mod changed;
 mod conserve;

@@ -42,7 +42,7 @@ pub struct RunContext {
 /// An open run.
 pub struct Run {
     meta: RunMeta,
-    context: RunContext,
+    pub(super) context: RunContext,
     pieces: Vec<OpenPiece>,
 }
 
@@ -152,7 +152,7 @@ impl Run {
     }
 
     /// Reads and verifies a page.
-    fn page(&self, piece: usize, page: u32) -> Result<Box<HeldPage>> {
+    pub(super) fn page(&self, piece: usize, page: u32) -> Result<Box<HeldPage>> {
         let meta = &self.meta.pieces[piece];
         let first = meta.offset / PAGE_BYTES;
         if !(first..first + u64::from(meta.pages)).contains(&u64::from(page)) {
@@ -207,17 +207,7 @@ impl Run {
     /// The leaf below an inner page.
     fn leaf<'r>(&'r self, piece: usize, parent: &'r Arc<Node>, child: usize) -> Result<LeafGuard<'r>> {
         let place = || (Arc::downgrade(parent), child);
-        self.context.pages.leaf(parent.slot(child), place, || {
-            let page = parent.inner().child(child);
-            let bytes = self.page(piece, page)?;
-            match Page(&bytes).leaf().map(|leaf| leaf.key(0)) {
-                None => Err(self.damaged(piece, page, "index page of another height than expected")),
-                Some(first) if first != parent.inner().key(child) => {
-                    Err(self.damaged(piece, page, "index page that begins elsewhere"))
-                }
-                Some(_) => Ok(bytes),
-            }
-        })
+        self.context.pages.leaf(parent.slot(child), place, || self.leaf_and_ahead(piece, parent, child))
     }
 
     /// The piece that holds the first entry at or after `key`, if any does.

@@ -1,5 +1,6 @@
 //! Tests of the index as a whole, against a model that keeps every entry in one list.
 
+mod ahead;
 mod damage;
 mod history;
 mod model;

@@ -13,7 +13,7 @@ use crate::{
 };
 use std::collections::HashSet;
 
-fn entry(volume: u16, block: u64, seq: u64, segment: u64) -> Entry {
+pub(super) fn entry(volume: u16, block: u64, seq: u64, segment: u64) -> Entry {
     Entry {
         key: Key::new(VolumeId::new(volume), Cell { block: Block::new(block), level: 0 }, Seq::new(seq)),
         mask: 0xFF,
