@@ -10,6 +10,7 @@
 //! simulate --thinned 0..1000 [--shrink]  runs histories with retention; --shrink leaves out the steps that do not matter
 //! simulate --thinned-reader 0..1000     runs a reader beside an owner that thins its history
 //! simulate --rot-compacted 0..100      damages compacted segments
+//! simulate --scrub 0..100              damages versions and scrubs the store with sources
 //! simulate --tap 0..1000 [--shrink]    runs taps and their sources; --shrink leaves out the steps that do not matter
 //! simulate --mirror 0..1000 [--shrink]  runs mirror sets; --shrink leaves out the steps that do not matter
 //! simulate --tap-reads 0..1000         writes to few blocks around each read of a source
@@ -23,7 +24,7 @@ use cdp_core::{
     testing::{
         directed::DIRECTED,
         generate::generate,
-        interleaved, mirror_world, rot,
+        interleaved, mirror_world, rot, scrubbed,
         simulate::{Failure, run, run_seed, shrink},
         tap_world::{
             self,
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         ["--rot-intervals", range] => parse_range(range).map(|seeds| run_range(seeds, &damage_of_intervals)),
         ["--reader", range] => parse_range(range).map(|seeds| run_range(seeds, &beside_an_owner)),
         ["--thinned-reader", range] => parse_range(range).map(|seeds| run_range(seeds, &beside_a_thinning_owner)),
+        ["--scrub", range] => parse_range(range).map(|seeds| run_range(seeds, &scrubbing)),
         ["--rot-compacted", range] => parse_range(range).map(|seeds| run_range(seeds, &damage_of_compacted)),
         ["--directed", name, range] => parse_range(range).and_then(|seeds| run_directed(name, seeds)),
         ["--seed", seed] => parse_seed(seed).map(|seed| run_range(seed..seed + 1, &simulated)),
@@ -72,7 +74,7 @@ fn main() -> ExitCode {
         ["--seed", seed, "--shrink"] => parse_seed(seed).map(run_short),
         _ => {
             Err("give --seeds A..B, --seed N [--shrink], --directed NAME A..B, --rot A..B, --rot-intervals A..B, \
-                 --rot-compacted A..B, --reader A..B, --thinned A..B [--shrink], --thinned-reader A..B, --tap A..B [--shrink], --mirror A..B [--shrink], --tap-reads A..B, --tap-ends A..B or --tap-log A..B"
+                 --rot-compacted A..B, --scrub A..B, --reader A..B, --thinned A..B [--shrink], --thinned-reader A..B, --tap A..B [--shrink], --mirror A..B [--shrink], --tap-reads A..B, --tap-ends A..B or --tap-log A..B"
                 .to_owned())
         }
     };
@@ -215,6 +217,10 @@ fn beside_an_owner(seed: u64) -> Result<Coverage, Box<Failure>> {
 
 fn damage_of_compacted(seed: u64) -> Result<Coverage, Box<Failure>> {
     rot::run_compacted(seed, Sabotage::default()).map(|_| Coverage::default())
+}
+
+fn scrubbing(seed: u64) -> Result<Coverage, Box<Failure>> {
+    scrubbed::run_seed(seed, Sabotage::default()).map(|_| Coverage::default())
 }
 
 fn beside_a_thinning_owner(seed: u64) -> Result<Coverage, Box<Failure>> {

@@ -45,4 +45,4 @@ pub use store::{
     TapStats, Timeline, VerifyOptions, VerifyReport, Volume, Written, bookmark_across, confirm_across,
     newest_common_point,
 };
-pub use verify::CheckReport;
+pub use verify::{CheckReport, ScrubReport};

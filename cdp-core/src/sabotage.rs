@@ -115,6 +115,8 @@ pub enum Switch {
     ReadDirtyCopy,
     /// What a smaller size cuts off a volume stays in the index.
     KeepWhatWasCut,
+    /// A scrub writes what a source has at the place of a damaged version, whatever its digest.
+    RepairUnchecked,
 }
 
 /// The switches of mirror sets; some are defects of the dirty maps below.
@@ -180,7 +182,7 @@ pub const DIRTY_MAP_SWITCHES: [Switch; 9] = [
 ];
 
 /// The switches of stores.
-pub const SWITCHES: [Switch; 15] = [
+pub const SWITCHES: [Switch; 16] = [
     Switch::SkipManifestSync,
     Switch::AcknowledgeBeforeSync,
     Switch::SkipDigestCheck,
@@ -196,6 +198,7 @@ pub const SWITCHES: [Switch; 15] = [
     Switch::KeepCutInterval,
     Switch::PointWithinInterval,
     Switch::KeepWhatWasCut,
+    Switch::RepairUnchecked,
 ];
 
 /// The switches that are thrown in a store.

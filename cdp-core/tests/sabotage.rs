@@ -4,7 +4,7 @@
 use cdp_core::{
     sabotage::{SWITCHES, Sabotage, Switch},
     testing::{
-        commit_order, directed, rot,
+        commit_order, directed, rot, scrubbed,
         simulate::{run, run_seed},
     },
 };
@@ -19,6 +19,10 @@ fn fails_in_simulation(seed: u64, sabotage: Sabotage) -> bool {
 
 fn fails_with_damage(seed: u64, sabotage: Sabotage) -> bool {
     rot::run_seed(seed, sabotage).is_err()
+}
+
+fn fails_with_scrubbing(seed: u64, sabotage: Sabotage) -> bool {
+    scrubbed::run_seed(seed, sabotage).is_err()
 }
 
 fn fails_with_large_writes(seed: u64, sabotage: Sabotage) -> bool {
@@ -49,6 +53,7 @@ fn finder_of(switch: Switch) -> Finder {
         Switch::UseUnnamedSegment | Switch::TrustTailPayload => (fails_in_simulation, 0..300),
         Switch::SkipDigestCheck => (fails_with_damage, 0..20),
         Switch::TruncateOnAnyBadFrame => (fails_with_damage, 0..100),
+        Switch::RepairUnchecked => (fails_with_scrubbing, 0..40),
         Switch::KeepIncompleteWrite => (fails_with_large_writes, 0..60),
         Switch::KeepWhatWasCut => (fails_with_sizes, 0..8),
         Switch::KeepCutInterval => (fails_with_intervals, 0..32),

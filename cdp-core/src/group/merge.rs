@@ -244,6 +244,12 @@ impl Group {
         bytes
     }
 
+    /// Takes up work again on what met damage and was mended.
+    pub fn forgive(&self, extents: &BTreeSet<ExtentId>) {
+        let mut maintenance = self.maintenance.lock();
+        maintenance.damaged.segments.retain(|extent| !extents.contains(extent));
+    }
+
     /// Leaves what met damage alone from now on: the segment that the error names, else the runs that were read.
     fn blame(runs: &[Arc<Run>], error: &Error, maintenance: &mut Maintenance) {
         let Error::Damaged(damage) = error else { return };

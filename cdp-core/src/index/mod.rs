@@ -32,6 +32,7 @@ pub use entry::{CELL_LEVELS, Cell, Content, Entry, Key, MASK_FULL, mask_of};
 pub use memtable::MemTable;
 pub use merge::{Keep, KeepAll, Merge, MergeStep};
 pub use meta::{PieceMeta, RunMeta};
+pub(crate) use pack::unpack;
 pub use reader::{Cursor, Run, RunContext};
 pub use resolve::Piece;
 pub use scan::{Met, Scan};

@@ -35,7 +35,7 @@ fn pack_content(entry: &Entry) -> Option<PackedContent> {
 }
 
 /// The entry of checked words.
-pub(super) fn unpack(packed: &PackedEntry) -> Entry {
+pub(crate) fn unpack(packed: &PackedEntry) -> Entry {
     let content = match packed.content.kind() {
         KIND_ZERO => Content::Zero,
         KIND_DISCARDED => Content::Discarded,

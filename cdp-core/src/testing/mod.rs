@@ -32,6 +32,7 @@ pub mod policies;
 pub mod pool;
 pub mod remains;
 pub mod rot;
+pub mod scrubbed;
 pub mod simulate;
 pub mod stamp;
 pub mod tap_world;

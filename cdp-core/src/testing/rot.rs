@@ -10,7 +10,7 @@
 use super::{
     check::{Checker, Thoroughness, compare_image, observe},
     directed::intervals_to_rot,
-    generate::generate,
+    generate::{History, generate},
     mismatch::Mismatch,
     model::Model,
     op::{Down, Fill, Op, Place, Recover, When},
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     Store,
     error::Error,
-    format::{frame::FrameHeader, frame_table::ENTRIES_PER_PAGE},
+    format::{compacted::CompactedSegment, frame::FrameHeader, frame_table::ENTRIES_PER_PAGE},
     io::{
         AlignedBuf, IO_ALIGN, Storage,
         simulated::{SimRng, SimulatedStorage},
@@ -29,7 +29,7 @@ use crate::{
     sabotage::Sabotage,
     units::{ExtentId, Seq, len_u64, to_len},
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Places that are damaged in each store.
 const PLACES: u64 = 16;
@@ -75,9 +75,9 @@ pub enum Rot {
 }
 
 /// A store to be damaged.
-struct Specimen {
-    world: World,
-    disk: SimulatedStorage,
+pub(super) struct Specimen {
+    pub world: World,
+    pub disk: SimulatedStorage,
     closed: bool,
     /// The newest state must be at least this one, whatever is damaged, unless the store cannot be opened.
     at_least: Seq,
@@ -187,23 +187,7 @@ pub fn run_compacted(seed: u64, sabotage: Sabotage) -> Result<Met, Box<Failure>>
         let (ops, repeat) = (history.ops.clone(), format!("--rot-compacted {seed}..{}", seed + 1));
         Box::new(Failure { seed, step: ops.len(), ops, cause, repeat })
     };
-    let quiet = |op: &&Op| {
-        let troubles =
-            matches!(op, Op::Fault(..) | Op::Full(_) | Op::DownAt(..) | Op::Down(..) | Op::Hold(_));
-        let readers = matches!(op, Op::OpenReader | Op::ReadReaders | Op::CloseReaders | Op::ReadOnly);
-        !troubles && !readers
-    };
-    let made = guarded(|| {
-        let mut world = World::new(WorldConfig { sabotage, ..history.world.clone() })?;
-        history.ops.iter().filter(quiet).try_for_each(|op| world.step(op))?;
-        let store = world.store()?;
-        let compacted = store.inner.group.manifest.lock().state().compacted.clone();
-        let at_least = world.model.newest().seq;
-        world.forget_store();
-        store.close().map_err(Mismatch::failed("close"))?;
-        let disk = world.storage.kill();
-        Ok((Specimen { world, disk, closed: false, at_least, refused: 0 }, compacted))
-    });
+    let made = guarded(|| thinned_specimen(&history, sabotage));
     let (mut specimen, compacted) = made.map_err(failed)?;
     let mut rng = SimRng::new(seed ^ 0x0c0_4aac);
     let mut met = Met::default();
@@ -237,6 +221,28 @@ pub fn run_compacted(seed: u64, sabotage: Sabotage) -> Result<Met, Box<Failure>>
     Ok(met)
 }
 
+/// A store whose history was thinned, closed in good order, and its compacted segments.
+pub(super) fn thinned_specimen(
+    history: &History,
+    sabotage: Sabotage,
+) -> Result<(Specimen, BTreeMap<ExtentId, CompactedSegment>), Mismatch> {
+    let quiet = |op: &&Op| {
+        let troubles =
+            matches!(op, Op::Fault(..) | Op::Full(_) | Op::DownAt(..) | Op::Down(..) | Op::Hold(_));
+        let readers = matches!(op, Op::OpenReader | Op::ReadReaders | Op::CloseReaders | Op::ReadOnly);
+        !troubles && !readers
+    };
+    let mut world = World::new(WorldConfig { sabotage, ..history.world.clone() })?;
+    history.ops.iter().filter(quiet).try_for_each(|op| world.step(op))?;
+    let store = world.store()?;
+    let compacted = store.inner.group.manifest.lock().state().compacted.clone();
+    let at_least = world.model.newest().seq;
+    world.forget_store();
+    store.close().map_err(Mismatch::failed("close"))?;
+    let disk = world.storage.kill();
+    Ok((Specimen { world, disk, closed: false, at_least, refused: 0 }, compacted))
+}
+
 /// Where frames begin.
 fn frame_heads(disk: &SimulatedStorage) -> Result<Vec<(ExtentId, u64)>, Mismatch> {
     let broken = |error: std::io::Error| Mismatch::new("reading the disk", "done", error.to_string());
@@ -253,7 +259,7 @@ fn frame_heads(disk: &SimulatedStorage) -> Result<Vec<(ExtentId, u64)>, Mismatch
 }
 
 /// The steps of a seed: those of its history that leave nothing to chance afterwards.
-fn ops_of(seed: u64) -> Vec<Op> {
+pub(super) fn ops_of(seed: u64) -> Vec<Op> {
     let quiet = |op: &Op| {
         !matches!(
             op,
@@ -270,7 +276,7 @@ fn ops_of(seed: u64) -> Vec<Op> {
     generate(seed).ops.into_iter().filter(quiet).take(STEPS_MAX).collect()
 }
 
-fn specimen(seed: u64, ops: &[Op], sabotage: Sabotage) -> Result<Specimen, Mismatch> {
+pub(super) fn specimen(seed: u64, ops: &[Op], sabotage: Sabotage) -> Result<Specimen, Mismatch> {
     let mut config = generate(seed).world;
     config.sabotage = sabotage;
     config.volume_sectors = config.volume_sectors.min(VOLUME_SECTORS_MAX);
@@ -399,7 +405,7 @@ impl Specimen {
 }
 
 /// Reads every volume at every seq. Damage is allowed, wrong bytes are not. Returns how often there was damage.
-fn read_everything(store: &Store, model: &Model, rng: &mut SimRng) -> Result<u64, Mismatch> {
+pub(super) fn read_everything(store: &Store, model: &Model, rng: &mut SimRng) -> Result<u64, Mismatch> {
     let mut damaged = 0;
     let newest = store.newest().seq;
     for (index, expected) in model.volumes().iter().enumerate() {

@@ -3,6 +3,11 @@
 //! Without `deep`: superblock, manifest, segment headers, frame tables, index runs, the heads and tails of all frames, and headers and tables
 //! of compacted segments, dirty maps that were closed in good order. With it also every payload. Damage is collected, not fatal; what cannot be read at all is damage too.
 
+mod scrub;
+
+pub use scrub::ScrubReport;
+pub(crate) use scrub::{Healthy, scrub};
+
 use crate::{
     dirty_map,
     error::{Damage, Error, Result},
