@@ -61,6 +61,8 @@ pub enum Command {
     Mirror(crate::commands::mirror::MirrorCommand),
     /// Verify every structure of a store
     Check(CheckArguments),
+    /// Verify every payload too, and write what rotted anew where a source still has it
+    Scrub(ScrubArguments),
     /// Show sizes, write amplification and the state of each volume
     Stat(StoreArguments),
     /// Tell the whole story in one minute: protect, damage, rewind, prove
@@ -368,6 +370,21 @@ pub struct VerifyArguments {
     /// Compare so many bytes of the source in a second at most
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub rate: Option<u64>,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+/// `scrub`.
+#[derive(Debug, Args)]
+pub struct ScrubArguments {
+    /// Directory of the store
+    pub store: PathBuf,
+    /// The file, device or mirror set that the volume protects; it is only read. Without it nothing is repaired
+    #[arg(long, value_name = "FILE")]
+    pub source: Option<PathBuf>,
+    /// The volume, instead of the first one
+    #[arg(long, value_name = "NAME")]
+    pub volume: Option<String>,
     #[command(flatten)]
     pub output: OutputArguments,
 }

@@ -12,6 +12,7 @@ pub mod replay;
 pub mod restore;
 pub mod resync;
 pub mod retention;
+pub mod scrub;
 pub mod size;
 pub mod stat;
 pub mod verify;

@@ -46,6 +46,7 @@ fn run(command: Command) -> Outcome {
         Command::Size(arguments) => commands::size::run(&arguments),
         Command::Mirror(command) => commands::mirror::run(&command),
         Command::Check(arguments) => commands::check::run(&arguments),
+        Command::Scrub(arguments) => commands::scrub::run(arguments),
         Command::Stat(arguments) => commands::stat::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
     }

@@ -2,9 +2,11 @@
 //!
 //! The structures here are the JSON documents of the tool, field by field.
 
+mod comparisons;
 mod documents;
 mod tables;
 
+pub use comparisons::*;
 pub use documents::*;
 pub use tables::Table;
 

@@ -16,7 +16,7 @@ mod server;
 pub use execute::{Events, check_fits, execute};
 pub use protocol::{
     FillText, FormatText, ModeText, NewBookmarkRequest, ReplayRequest, Reply, Request, ResyncRequest,
-    TapText, VerifyRequest,
+    ScrubRequest, TapText, VerifyRequest,
 };
 
 use address::StoreAddress;

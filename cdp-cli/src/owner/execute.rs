@@ -76,6 +76,7 @@ pub fn execute(store: &Store, request: &Request, events: &mut dyn Events) -> Out
         }
         Request::Resync(request) => resync::resync(store, request, events).map(Reply::Resync),
         Request::Verify(request) => resync::verify(store, request, events).map(Reply::Verify),
+        Request::Scrub(request) => resync::scrub(store, request, events).map(Reply::Scrub),
         Request::SetPolicy { policy } => {
             store.set_policy(&Policy::from_json(policy)?)?;
             Ok(Reply::Done)

@@ -7,8 +7,8 @@ use super::Role;
 use crate::{
     exit::Failure,
     output::{
-        BookmarkDocument, LiveDocument, ReplayDocument, ResyncDocument, RetentionDocument, VerifyDocument,
-        VolumeDocument, VolumeStatDocument,
+        BookmarkDocument, LiveDocument, ReplayDocument, ResyncDocument, RetentionDocument, ScrubDocument,
+        VerifyDocument, VolumeDocument, VolumeStatDocument,
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -64,6 +64,8 @@ pub enum Request {
     Resync(ResyncRequest),
     /// Compare a volume with a source.
     Verify(VerifyRequest),
+    /// Check everything, and repair it from a source.
+    Scrub(ScrubRequest),
     /// Record a retention policy.
     SetPolicy {
         /// The policy as JSON.
@@ -88,9 +90,11 @@ impl Request {
     /// What a process that carries it out itself owns the store for.
     pub fn role(&self) -> Role {
         match self {
-            Self::AddVolume { import: Some(_), .. } | Self::Replay(_) | Self::Resync(_) | Self::Verify(_) => {
-                Role::Load
-            }
+            Self::AddVolume { import: Some(_), .. }
+            | Self::Replay(_)
+            | Self::Resync(_)
+            | Self::Verify(_)
+            | Self::Scrub(_) => Role::Load,
             _ => Role::Change,
         }
     }
@@ -140,6 +144,16 @@ pub struct VerifyRequest {
     pub volume: Option<String>,
     /// Bytes of the source a second.
     pub rate: Option<u64>,
+}
+
+/// A scrub.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScrubRequest {
+    /// The source, where there is one.
+    pub source: Option<PathBuf>,
+    /// The volume that it is the source of, instead of the first one.
+    pub volume: Option<String>,
 }
 
 /// A bookmark to add; values in the spelling of the command line.
@@ -234,6 +248,8 @@ pub enum Reply {
     Resync(ResyncDocument),
     /// What a verification found.
     Verify(VerifyDocument),
+    /// What a scrub found and did.
+    Scrub(ScrubDocument),
     /// What retention dropped.
     Retention(RetentionDocument),
     /// It is done.

@@ -2,22 +2,37 @@
 
 use super::{
     execute::Events,
-    protocol::{ModeText, ResyncRequest, VerifyRequest},
+    protocol::{ModeText, ResyncRequest, ScrubRequest, VerifyRequest},
 };
 use crate::{
+    commands::mirror,
     exit::{Failure, Outcome},
     image::ComparedSource,
-    output::{ResyncDocument, VerifyDocument, human_size},
+    output::{ResyncDocument, ScrubDocument, VerifyDocument, human_size},
 };
-use cdp_core::{Progress, ResyncMode, ResyncOptions, Store, VerifyOptions, units::TimeNs};
+use cdp_core::{Progress, ResyncMode, ResyncOptions, SourceReader, Store, VerifyOptions, units::TimeNs};
 use std::{path::Path, sync::Arc};
 
 /// Threads that read the source ahead: as many requests in flight as a disk needs to be read at its speed.
 const READERS: usize = 4;
 
-fn open(store: &Store, volume: Option<&str>, source: &Path) -> Outcome<Arc<ComparedSource>> {
+/// The source of a volume: a file, a device or a mirror set.
+fn open(store: &Store, volume: Option<&str>, source: &Path) -> Outcome<Arc<dyn SourceReader>> {
     let volume = store.volume(volume)?;
-    ComparedSource::open(source, volume.name(), volume.bytes()).map(Arc::new)
+    if source.is_dir() {
+        let set = mirror::open(source)?;
+        if set.bytes() != volume.bytes() {
+            return Err(Failure::new(format!(
+                "mirror set {} has {} bytes and volume {} has {}; name another volume with --volume",
+                source.display(),
+                set.bytes(),
+                volume.name(),
+                volume.bytes()
+            )));
+        }
+        return Ok(Arc::new(set));
+    }
+    Ok(Arc::new(ComparedSource::open(source, volume.name(), volume.bytes())?))
 }
 
 /// Makes a volume equal to a source.
@@ -81,4 +96,26 @@ pub fn verify(store: &Store, request: &VerifyRequest, events: &mut dyn Events) -
         return Err(Failure::new("interrupted before everything was compared; nothing was changed"));
     }
     Ok((&report).into())
+}
+
+/// Checks everything, and repairs payload from a source where there is one.
+///
+/// # Errors
+/// Those of the store and the source; `Failed` when it was interrupted. Damage is in the document.
+pub fn scrub(store: &Store, request: &ScrubRequest, events: &mut dyn Events) -> Outcome<ScrubDocument> {
+    let volume = store.volume(request.volume.as_deref())?;
+    let source =
+        request.source.as_ref().map(|path| open(store, request.volume.as_deref(), path)).transpose()?;
+    let sources: Vec<(&str, Arc<dyn SourceReader>)> =
+        source.into_iter().map(|source| (volume.name(), source)).collect();
+    let interrupt = events.interrupt();
+    let report = store.scrub(
+        &sources,
+        &mut |progress: Progress| events.progress(progress.done, progress.total),
+        &|| interrupt.is_set(),
+    )?;
+    match report {
+        Some(report) => Ok((&report).into()),
+        None => Err(Failure::new("interrupted before everything was checked; nothing was changed")),
+    }
 }

@@ -178,6 +178,16 @@ fn serve(connection: UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
             found.extents.truncate(listed);
             Message::Reply(Reply::Verify(found))
         }
+        Ok(Reply::Scrub(mut scrubbed)) => {
+            let mut left = EXTENTS_SENT_MAX / 4;
+            for list in [&mut scrubbed.damaged, &mut scrubbed.found] {
+                let listed = list.len().min(left);
+                scrubbed.left_out += u64::try_from(list.len() - listed).map_err(io::Error::other)?;
+                list.truncate(listed);
+                left -= listed;
+            }
+            Message::Reply(Reply::Scrub(scrubbed))
+        }
         Ok(reply) => Message::Reply(reply),
         Err(failure) => Message::Failure(failure),
     };

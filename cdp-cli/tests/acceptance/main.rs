@@ -26,6 +26,7 @@ mod reports;
 mod restore;
 mod resync;
 mod retention;
+mod scrub;
 mod size;
 mod support;
 mod tap;

@@ -26,6 +26,7 @@ pub mod record;
 mod repair;
 mod resize;
 mod set;
+mod source;
 mod state_file;
 mod status;
 #[cfg(test)]

@@ -226,13 +226,14 @@ impl Store {
     /// # Errors
     /// Those that keep it from looking; damage is in the report.
     pub fn check(&self, deep: bool, progress: &mut dyn FnMut(Progress)) -> Result<CheckReport> {
-        crate::verify::check(&self.inner, deep, progress)
+        Ok(crate::verify::check(&self.inner, deep, progress, &|| false)?.unwrap_or_default())
     }
 
     /// Verifies every structure and every payload, and writes payload that is damaged anew where a source still has it: the content of a
     /// version is known by its keyed 64-bit digest, so that what is written is what was there. All points that need it are exact again. What no source
     /// has stays damaged, and every read of it says so. `sources`: volumes by name and what they protect, which is only read and may be
-    /// written meanwhile; without any this is a deep [`Store::check`]. Structures (frames, tables, index pages) are not repaired.
+    /// written meanwhile; without any this is a deep [`Store::check`]. Structures (frames, tables, index pages) are not repaired. `None` when
+    /// `cancelled` ended it: nothing was repaired then.
     ///
     /// # Errors
     /// `NotFound` for a volume; `ReadOnly`; those that keep it from looking or writing. Damage is in the report.
@@ -240,14 +241,15 @@ impl Store {
         &self,
         sources: &[(&str, Arc<dyn SourceReader>)],
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<ScrubReport> {
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<ScrubReport>> {
         self.owner()?.settle_for_reading()?;
         let healthy = |(name, source): &(&str, Arc<dyn SourceReader>)| {
             let info = self.volume(Some(name))?.info();
             Ok(Healthy { volume: info.id, bytes: info.bytes, source: source.clone() })
         };
         let sources = sources.iter().map(healthy).collect::<Result<Vec<_>>>()?;
-        scrub(&self.inner, &sources, progress)
+        scrub(&self.inner, &sources, progress, cancelled)
     }
 
     /// Ends the store in good order: everything durable and indexed, no recovery at the next open. Other handles of this store

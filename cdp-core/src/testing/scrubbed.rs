@@ -179,7 +179,8 @@ impl Specimen {
             .iter()
             .map(|state| (state.volume.as_str(), state.image.clone() as Arc<dyn SourceReader>))
             .collect();
-        let report = store.scrub(&named, &mut |_| {}).map_err(Mismatch::failed("scrub"))?;
+        let report = store.scrub(&named, &mut |_| {}, &|| false);
+        let report = report.map_err(Mismatch::failed("scrub"))?.unwrap_or_default();
         let refused = read_everything(&store, model, rng)?;
         if refused > refused_before {
             let allowed = format!("at most {refused_before} refused");
@@ -220,7 +221,7 @@ impl Specimen {
         let Ok(store) = Store::open(Arc::new(disk.clone()), self.world.options()) else { return Ok(()) };
         disk.stop_at_change(disk.changes() + 1 + rng.below(FLIPS_MAX));
         // It may come to its end before the power goes.
-        let _ = store.scrub(sources, &mut |_| {});
+        let _ = store.scrub(sources, &mut |_| {}, &|| false);
         drop(store);
         let after = disk.crash(rng.next_u64(), CrashPolicy::Random);
         match Store::open(Arc::new(after), self.world.options()) {

@@ -43,7 +43,13 @@ pub struct CheckReport {
     pub tail_bytes: u64,
 }
 
-pub(crate) fn check(inner: &Inner, deep: bool, progress: &mut dyn FnMut(Progress)) -> Result<CheckReport> {
+/// Checks a store; `None` when it was cancelled, which is asked after each segment and run.
+pub(crate) fn check(
+    inner: &Inner,
+    deep: bool,
+    progress: &mut dyn FnMut(Progress),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Option<CheckReport>> {
     let group = &inner.group;
     let mut check = Check {
         shared: &group.shared,
@@ -67,11 +73,17 @@ pub(crate) fn check(inner: &Inner, deep: bool, progress: &mut dyn FnMut(Progress
         check.superseded(segment, &live)?;
         done += 1;
         progress(Progress { done, total });
+        if cancelled() {
+            return Ok(None);
+        }
     }
     for segment in state.compacted.values() {
         check.compacted(segment)?;
         done += 1;
         progress(Progress { done, total });
+        if cancelled() {
+            return Ok(None);
+        }
     }
     let maps: Vec<ExtentId> = group.catalog.read().map_extents().collect();
     for map in maps {
@@ -84,11 +96,14 @@ pub(crate) fn check(inner: &Inner, deep: bool, progress: &mut dyn FnMut(Progress
         check.run(&Arc::new(group.shared.open_run(run)))?;
         done += 1;
         progress(Progress { done, total });
+        if cancelled() {
+            return Ok(None);
+        }
     }
     let mut report = check.report;
     report.damaged.sort_by_key(|damage| (damage.extent, damage.offset, damage.length));
     report.damaged.dedup_by_key(|damage| (damage.extent, damage.offset, damage.length));
-    Ok(report)
+    Ok(Some(report))
 }
 
 /// The pages of a run: extent and number of the page in it.

@@ -61,13 +61,17 @@ pub(crate) fn scrub(
     inner: &Inner,
     sources: &[Healthy],
     progress: &mut dyn FnMut(Progress),
-) -> Result<ScrubReport> {
-    let CheckReport { damaged, tail_frames, tail_bytes } = check(inner, true, progress)?;
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Option<ScrubReport>> {
+    let Some(CheckReport { damaged, tail_frames, tail_bytes }) = check(inner, true, progress, cancelled)?
+    else {
+        return Ok(None);
+    };
     let mut report = ScrubReport { found: damaged, tail_frames, tail_bytes, ..ScrubReport::default() };
     let ranges = payload_ranges(inner, &report.found);
     if ranges.is_empty() || sources.is_empty() {
         report.left.clone_from(&report.found);
-        return Ok(report);
+        return Ok(Some(report));
     }
     let view = inner.group.view();
     let mut versions: Vec<Entry> = Vec::new();
@@ -101,7 +105,7 @@ pub(crate) fn scrub(
     if !written.is_empty() {
         inner.group.forgive(&written);
     }
-    Ok(report)
+    Ok(Some(report))
 }
 
 /// Damaged bytes of payload by extent, ascending and merged.

@@ -70,7 +70,10 @@ fn storage(path: &Path, read_only: bool) -> Outcome<DirectoryStorage> {
 }
 
 /// Opens a set.
-fn open(path: &Path) -> Outcome<MirrorSet> {
+///
+/// # Errors
+/// Those of the set and of its storage.
+pub fn open(path: &Path) -> Outcome<MirrorSet> {
     Ok(MirrorSet::open(Arc::new(storage(path, false)?), MirrorOptions::default(), &mut open_copy)?)
 }
 
