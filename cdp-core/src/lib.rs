@@ -37,7 +37,7 @@ pub use catalog::{GapReason, SourceStamp, VolumeInfo, VolumeSize};
 pub use error::{Damage, Error, PointUnavailable, Result, SeqTime};
 pub use point::Point;
 pub use restore::{Progress, RestoreTarget, Restored};
-pub use resync::SourceReader;
+pub use resync::{Hours, ResyncSchedule, SourceReader};
 pub use snapshot::Snapshot;
 pub use store::{
     ActivityLog, Budget, CreateOptions, ImportSource, InFlight, OpenOptions, Recovery, ResyncMode,

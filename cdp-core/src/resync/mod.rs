@@ -14,6 +14,10 @@
 
 mod ahead;
 mod log;
+mod schedule;
+
+pub use schedule::{Hours, ResyncSchedule};
+pub(crate) use schedule::{Throttle, Waiting};
 
 pub(crate) use ahead::{Fetched, PIECE_BYTES, ReadAhead, Request};
 pub(crate) use log::TapLog;
@@ -31,7 +35,7 @@ use crate::{
         BLOCK_BYTES, BLOCK_LEN, FrameNo, SECTOR_BYTES, Sector, SectorRange, Seq, TimeNs, len_u64, to_len,
     },
 };
-use std::{collections::VecDeque, io, mem, sync::Arc};
+use std::{collections::VecDeque, io, mem, sync::Arc, time::Duration};
 
 /// How errors name the source.
 pub(crate) const SOURCE: &str = "the source of the resync";
@@ -163,6 +167,11 @@ pub(crate) struct Resync {
     not_before: TimeNs,
     backoff_ns: u64,
     seen: Mode,
+    /// Since when the volume differs, and what was compared then; `None`: it does not.
+    differs: Option<(TimeNs, u64)>,
+    /// When it was first worked on since, and whether somebody asked for it and waits.
+    begun: Option<TimeNs>,
+    pub is_asked_for: bool,
     /// Figures.
     pub counts: ResyncCounts,
 }
@@ -187,7 +196,41 @@ impl Resync {
             not_before: TimeNs::ZERO,
             backoff_ns: BACKOFF_NS_MIN,
             seen,
+            differs: None,
+            begun: None,
+            is_asked_for: false,
             counts: ResyncCounts::default(),
+        }
+    }
+
+    /// Since when the volume differs from its source, and whether its resync has begun; `None` when there is nothing to do.
+    pub fn waits(&mut self, now: TimeNs) -> Option<(TimeNs, bool)> {
+        if self.tap.mode() == Mode::Data && !self.tap.gap_is_open() {
+            (self.differs, self.begun) = (None, None);
+            return None;
+        }
+        let (since, _) = *self.differs.get_or_insert((now, self.counts.bytes_compared));
+        Some((since, self.begun.is_some()))
+    }
+
+    /// How long what is left takes at the speed since it was begun; `None`: nothing is under way, or nothing is known yet.
+    pub fn time_left(&self, now: TimeNs, dirty_bytes: u64) -> Option<Duration> {
+        let ((_, before), begun) = (self.differs?, self.begun?);
+        let compared = u128::from(self.counts.bytes_compared.checked_sub(before).filter(|bytes| *bytes > 0)?);
+        let took = u128::from(now.get().saturating_sub(begun.get()));
+        let left = u128::from(dirty_bytes).saturating_mul(took) / compared;
+        Some(Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX)))
+    }
+
+    /// What has to be done also while it may not go on.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn rest(&mut self, group: &Group) -> Result<()> {
+        self.settle(group);
+        match self.log.as_ref().filter(|log| log.needs_tending()) {
+            Some(log) => log.tend(group).map(|_| ()),
+            None => Ok(()),
         }
     }
 
@@ -220,6 +263,9 @@ impl Resync {
     pub fn step(&mut self, group: &Group, capture: &Capture) -> Result<Step> {
         if let Some(log) = self.log.as_ref().filter(|log| log.needs_tending()) {
             log.tend(group)?;
+        }
+        if self.differs.is_some() && self.begun.is_none() {
+            self.begun = Some(group.shared.clock.now());
         }
         let outcome = self.try_step(group, capture);
         if outcome.is_err() {

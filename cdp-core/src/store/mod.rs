@@ -17,6 +17,7 @@ mod points;
 mod recover;
 mod resize;
 mod resync;
+mod resync_schedule;
 mod retention;
 mod room;
 mod runner;
@@ -80,6 +81,8 @@ pub(crate) struct Inner {
     pub read_only: bool,
     /// The resync of each tap.
     pub resyncs: Mutex<Vec<Arc<Mutex<Resync>>>>,
+    /// When and how fast they go on by themselves.
+    pub resyncing: Mutex<resync_schedule::Resyncing>,
     pub background: room::Background,
     /// Bookmarks that are set by themselves.
     pub scheduled: Mutex<schedule::Scheduled>,

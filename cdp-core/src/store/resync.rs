@@ -408,9 +408,10 @@ impl Tap {
             self.mark_extents(&[ByteRange::new(0, bytes)], GapReason::Host)?;
         }
         let before = self.resync.lock().counts;
+        self.resync.lock().is_asked_for = true;
         let outcome = self.drive_resync(options, bytes, progress, cancelled);
         let mut resync = self.resync.lock();
-        resync.how = How::Digests;
+        (resync.how, resync.is_asked_for) = (How::Digests, false);
         let left = dirty_bytes(&self.info, self.state.map());
         outcome.map(|()| plan.report(resync.counts.since(before), left, started))
     }

@@ -18,11 +18,11 @@ use crate::{
     catalog::{GapReason, StampRecord, VolumeInfo},
     dirty_map::{Base, ByteRange, DirtyMap, Granularity, MapFileOptions, MapOptions, Shape, wire},
     error::{Error, Result},
-    event::{Event, EventKind},
+    event::Event,
     format::Uuid,
     group::{AttachRecord, How, Known, Lag},
     limits::{IN_FLIGHT_MAX, POOL_FRAMES, WRITE_BYTES_MAX},
-    resync::{Alone, ReadAhead, Resync, ResyncCounts, SOURCE, SourceReader, Step, TapLog},
+    resync::{Alone, ReadAhead, Resync, ResyncCounts, SOURCE, SourceReader, TapLog},
     units::{Seq, TimeNs, len_u64},
 };
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 use std::{
     io::IoSlice,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 /// The activity log of a tap: see [`TapOptions::activity_log`].
@@ -100,6 +101,8 @@ pub struct TapStats {
     pub writes: WriteCounts,
     /// The resync.
     pub resync: ResyncCounts,
+    /// How long a resync that is under way takes at the speed that it had so far; `None`: none is, or nothing is known yet.
+    pub resync_left: Option<Duration>,
 }
 
 /// What a tap keeps durable of its map while it is at work.
@@ -298,53 +301,6 @@ impl Store {
         };
         let (named, file) = self.owner()?.create_map(info, map, options)?;
         Ok(TapLog::new(file, named, info.clone(), source))
-    }
-
-    /// Takes over what was captured and does one piece of resync for each tap. Returns whether there was anything to do.
-    ///
-    /// # Errors
-    /// The first failure; the others went on, and a later step tries again.
-    pub(super) fn step_taps(&self) -> Result<bool> {
-        let drained = self.drain_taps();
-        let resynced = self.step_resyncs();
-        Ok(drained? | resynced?)
-    }
-
-    /// Takes over what was captured, and makes room for it if need be.
-    pub(super) fn drain_taps(&self) -> Result<bool> {
-        let group = self.owner()?;
-        match self.with_room(|| group.drain_complete()) {
-            // No room can be made: what waits is marked instead.
-            Err(Error::OverBound { .. }) => group.drain_complete(),
-            drained => drained,
-        }
-    }
-
-    /// One piece of resync for each tap, as a thread of the runner does it.
-    pub(crate) fn step_resyncs(&self) -> Result<bool> {
-        let group = self.owner()?;
-        let Some(capture) = group.capture() else { return Ok(false) };
-        let mut busy = false;
-        let mut outcome = Ok(());
-        for resync in self.inner.resyncs.lock().clone() {
-            let mut resync = resync.lock();
-            match resync.step(group, &capture) {
-                Ok(step) => busy |= step != Step::Idle,
-                Err(error) => {
-                    if matches!(&error, Error::Io { target, .. } if target == SOURCE) {
-                        let volume = resync.tap().volume();
-                        let name = group.catalog.read().volume(volume).map(|info| info.name.clone());
-                        let kind = EventKind::SourceFailed {
-                            volume: name.unwrap_or_default(),
-                            error: error.to_string(),
-                        };
-                        group.events.push(group.shared.clock.now(), kind);
-                    }
-                    outcome = outcome.and(Err(error));
-                }
-            }
-        }
-        outcome.map(|()| busy)
     }
 
     /// Ends all taps in good order: see [`Tap::detach`].
@@ -572,9 +528,11 @@ impl Tap {
         let map = self.state.map();
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let pool = PoolUse::of(&self.capture.pool);
+        let dirty_bytes = map.weight().saturating_mul(map.shape().granularity().bytes()).min(self.info.bytes);
+        let resync = self.resync.lock();
         TapStats {
             mode: self.state.mode(),
-            dirty_bytes: map.weight().saturating_mul(map.shape().granularity().bytes()).min(self.info.bytes),
+            dirty_bytes,
             whole: count(&self.state.counts.whole),
             marked: count(&self.state.counts.marked),
             gaps: count(&self.state.counts.gaps),
@@ -582,7 +540,8 @@ impl Tap {
             pool,
             lag: self.store.inner.group.lag(),
             writes: self.state.writes().counts(),
-            resync: self.resync.lock().counts,
+            resync: resync.counts,
+            resync_left: resync.time_left(self.now(), dirty_bytes),
         }
     }
 

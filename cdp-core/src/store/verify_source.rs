@@ -142,7 +142,10 @@ impl Store {
         let Some(own) = own else {
             return Err(Error::Exists { what: "tap of volume", name: info.name.clone() });
         };
-        own.lock().how = How::Bytes;
+        {
+            let mut own = own.lock();
+            (own.how, own.is_asked_for) = (How::Bytes, true);
+        }
         let now = group.shared.clock.now();
         for extent in extents {
             tap.mark(*extent, now, GapReason::Host, &capture.wishes, || capture.pool.boundary());
@@ -167,7 +170,7 @@ impl Store {
             }
         }
         let mut own = own.lock();
-        own.how = How::Digests;
+        (own.how, own.is_asked_for) = (How::Digests, false);
         outcome.map(|()| (ResyncCounts::default(), u64::from(!is_whole())))
     }
 }
