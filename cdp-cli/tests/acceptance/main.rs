@@ -27,6 +27,7 @@ mod restore;
 mod resync;
 mod retention;
 mod scrub;
+mod seeding;
 mod size;
 mod support;
 mod tap;

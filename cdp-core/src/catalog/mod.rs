@@ -477,12 +477,8 @@ mod tests {
         let id = VolumeId::new(1);
         let size =
             |from| MetaRecord::VolumeResized { id, size: VolumeSize { from: Seq::new(from), bytes: 4096 } };
-        let added = |from| MetaRecord::VolumeAdded {
-            id,
-            name: "a".into(),
-            bytes: 512,
-            exists_from: Seq::new(from),
-        };
+        let added =
+            |from| MetaRecord::VolumeAdded { id, name: "a".into(), bytes: 512, exists_from: Seq::new(from) };
         let early = Err(Malformed("catalog: a volume was resized before it existed"));
         let mut catalog = Catalog::default();
         catalog.apply(&added(5));
