@@ -15,6 +15,7 @@ mod damage;
 mod diff;
 mod forms;
 mod import;
+mod interrupted;
 mod killed;
 mod large;
 mod machine;

@@ -122,7 +122,7 @@ fn a_killed_writer_leaves_a_prefix_and_a_repair_makes_copies_equal() {
     let mut random = Random::for_test("a_killed_writer_leaves_a_prefix_and_a_repair_makes_copies_equal");
     let bytes = 16 << 20;
     let mut kills = 0;
-    for round in 0..scaled(5, 60) {
+    for round in 0..scaled(10, 100) {
         let mut mirror = Mirror::new(bytes, 3, "quorum");
         if round % 2 == 1 {
             cdp!("mirror", "offline", mirror.set, "2").succeeds();
