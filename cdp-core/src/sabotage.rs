@@ -117,16 +117,19 @@ pub enum Switch {
     KeepWhatWasCut,
     /// A scrub writes what a source has at the place of a damaged version, whatever its digest.
     RepairUnchecked,
+    /// A block that a copy could not read is not written back to it.
+    LeaveUnreadable,
 }
 
 /// The switches of mirror sets; some are defects of the dirty maps below.
-pub const MIRROR_SWITCHES: [Switch; 9] = [
+pub const MIRROR_SWITCHES: [Switch; 10] = [
     Switch::RotateLate,
     Switch::EqualIdsClean,
     Switch::MarkAfterAcknowledge,
     Switch::LogAfterData,
     Switch::CleanBeforeCopyDurable,
     Switch::ReadDirtyCopy,
+    Switch::LeaveUnreadable,
     Switch::MergeOverwrites,
     Switch::ResizeWritesBeforeRead,
     Switch::SubmitBeforeLogSync,

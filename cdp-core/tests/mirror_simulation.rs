@@ -53,8 +53,14 @@ fn part(index: u64) {
         coverage.unacknowledged,
     ];
     assert!(rare.iter().all(|count| *count > length / 10), "every kind of trouble occurs: {coverage:?}");
-    let seldom =
-        [coverage.set_back, coverage.split_brains, coverage.refused, coverage.harmed, coverage.rotten];
+    let seldom = [
+        coverage.set_back,
+        coverage.split_brains,
+        coverage.refused,
+        coverage.harmed,
+        coverage.rotten,
+        coverage.mended,
+    ];
     assert!(seldom.iter().all(|count| *count > 0), "every kind of fault occurs: {coverage:?}");
 }
 

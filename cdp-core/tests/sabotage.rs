@@ -97,7 +97,8 @@ fn finder_of(switch: Switch) -> Finder {
         | Switch::MarkAfterAcknowledge
         | Switch::LogAfterData
         | Switch::CleanBeforeCopyDurable
-        | Switch::ReadDirtyCopy => unreachable!("found by the simulation of mirror sets"),
+        | Switch::ReadDirtyCopy
+        | Switch::LeaveUnreadable => unreachable!("found by the simulation of mirror sets"),
     }
 }
 

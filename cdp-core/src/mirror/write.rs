@@ -34,6 +34,9 @@ impl MirrorSet {
         };
         let range = ByteRange::new(offset, len_u64(buf.len()));
         for number in failing {
+            if self.sabotaged(Switch::LeaveUnreadable) {
+                continue;
+            }
             // The caller has its data; a copy that cannot be mended goes offline there.
             let _ = self.mend(number, range);
         }

@@ -116,6 +116,8 @@ coverage! {
     harmed,
     /// Bits that rotted on a copy and were found.
     rotten,
+    /// Blocks that a copy could not read, and that were written back.
+    mended,
     /// Changes of the size.
     resized,
     /// Copies added and removed.

@@ -63,6 +63,8 @@ pub enum MirrorOp {
     Harm(u64),
     /// A bit of a clean copy rots; verification must find it.
     Rot(u64),
+    /// A block of the copy that is read first rots and cannot be read: the read is served all the same, and the block is written back.
+    Unreadable(u64),
     /// Adds a copy.
     Add,
     /// Removes a copy.
@@ -109,7 +111,10 @@ fn step(rng: &mut SimRng, world: &WorldConfig, trouble: u64) -> MirrorOp {
             4..=6 => MirrorOp::CopyFails(copy, u8::try_from(rng.below(3)).unwrap_or(0), rng.chance(0.5)),
             7 => MirrorOp::MetaFails(rng.chance(0.5)),
             8 => MirrorOp::Harm(rng.next_u64()),
-            9 => MirrorOp::Rot(rng.next_u64()),
+            9 => match rng.next_u64() {
+                seed if seed % 2 == 0 => MirrorOp::Rot(seed),
+                seed => MirrorOp::Unreadable(seed),
+            },
             10 => MirrorOp::SetBack(copy),
             _ => MirrorOp::SplitBrain(copy),
         };

@@ -86,6 +86,7 @@ impl MirrorWorld {
                 self.go_down(if seed % 2 == 0 { Down::Kill } else { Down::Power })
             }
             MirrorOp::Rot(seed) => self.rot(seed),
+            MirrorOp::Unreadable(seed) => self.unreadable(seed),
             MirrorOp::Add => self.add(),
             MirrorOp::Remove(copy) => self.remove(copy),
         }
@@ -399,6 +400,45 @@ impl MirrorWorld {
         }
         self.coverage.rotten += 1;
         self.verify()?;
+        self.check_claims()
+    }
+
+    /// A block of the copy that reads go to rots, and the next read of it fails: the caller gets what another copy holds, and the copy its block.
+    fn unreadable(&mut self, seed: u64) -> Result<(), Mismatch> {
+        let mut clean = self.standing_so(|standing| standing == Standing::Clean);
+        if clean.len() < 2 || self.faulty || self.machine.is_stopped() {
+            return Ok(());
+        }
+        self.machine.disarm();
+        clean.sort_by_key(|at| self.disks[*at].number);
+        let (at, offset) = (clean[0], seed % self.model.bytes());
+        let number = self.disks[at].number;
+        if !self.disks[at].disk.flip_bit(COPY_EXTENT, offset, 5).unwrap_or(false) {
+            return Ok(());
+        }
+        self.disks[at].disk.inject(Fault::io_error(Call::Read));
+        let sector = to_len(offset / SECTOR_BYTES);
+        let mut data = vec![0; 512];
+        let read = self.set().read(len_u64(sector) * SECTOR_BYTES, &mut data);
+        read.map_err(Mismatch::failed("read of a block that another copy holds"))?;
+        self.model.take("a read of a block that one copy cannot read", sector, &data)?;
+        if self.disks[at].disk.faults_struck() == 0 {
+            return Err(Mismatch::new(
+                format!("copy {number}, the first that is clean"),
+                "is read",
+                "it was not",
+            ));
+        }
+        if self.standing(at) != Some(Standing::Clean) {
+            let status = format!("{:?}", self.set().status());
+            return Err(Mismatch::new(
+                format!("copy {number}, whose block was written back"),
+                "is clean",
+                status,
+            ));
+        }
+        self.coverage.mended += 1;
+        // The bit that rotted is whole again, or this finds a difference that nobody claims.
         self.check_claims()
     }
 
