@@ -119,10 +119,16 @@ pub enum Switch {
     RepairUnchecked,
     /// A block that a copy could not read is not written back to it.
     LeaveUnreadable,
+    /// A copy is read from although a write to the range waits for it.
+    ReadBehind,
+    /// A flush returns although a copy that lacks nothing, by its map, has not made durable what it should.
+    FlushWithoutMarks,
+    /// A repair writes to a range of a copy for which an older write waits.
+    RepairBehind,
 }
 
 /// The switches of mirror sets; some are defects of the dirty maps below.
-pub const MIRROR_SWITCHES: [Switch; 10] = [
+pub const MIRROR_SWITCHES: [Switch; 13] = [
     Switch::RotateLate,
     Switch::EqualIdsClean,
     Switch::MarkAfterAcknowledge,
@@ -130,6 +136,9 @@ pub const MIRROR_SWITCHES: [Switch; 10] = [
     Switch::CleanBeforeCopyDurable,
     Switch::ReadDirtyCopy,
     Switch::LeaveUnreadable,
+    Switch::ReadBehind,
+    Switch::FlushWithoutMarks,
+    Switch::RepairBehind,
     Switch::MergeOverwrites,
     Switch::ResizeWritesBeforeRead,
     Switch::SubmitBeforeLogSync,

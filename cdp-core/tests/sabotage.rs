@@ -98,7 +98,10 @@ fn finder_of(switch: Switch) -> Finder {
         | Switch::LogAfterData
         | Switch::CleanBeforeCopyDurable
         | Switch::ReadDirtyCopy
-        | Switch::LeaveUnreadable => unreachable!("found by the simulation of mirror sets"),
+        | Switch::LeaveUnreadable
+        | Switch::ReadBehind
+        | Switch::FlushWithoutMarks
+        | Switch::RepairBehind => unreachable!("found by the simulation of mirror sets"),
     }
 }
 

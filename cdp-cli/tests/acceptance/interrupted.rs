@@ -93,7 +93,9 @@ fn mirror_writes_and_repairs_killed_again_and_again_end_with_equal_copies() {
         trace.save(&file);
         cdp!("mirror", "offline", set, away).succeeds();
         let after = Duration::from_millis(random.between(300, 900));
-        writers += u64::from(killed(&["mirror", "write"], &[&set, &file], after));
+        let write: &[&str] =
+            if round % 2 == 0 { &["mirror", "write"] } else { &["mirror", "write", "--parallel"] };
+        writers += u64::from(killed(write, &[&set, &file], after));
         cdp!("mirror", "online", set, away).succeeds();
         let before = dirty();
         let after = Duration::from_millis(random.between(200, 1500));

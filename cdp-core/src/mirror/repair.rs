@@ -106,6 +106,7 @@ impl MirrorSet {
         for number in numbers {
             loop {
                 let left = options.bytes_max.map(|max| max.saturating_sub(done.bytes_compared));
+                self.reap()?;
                 let most = left.into_iter().chain(batch).min();
                 if left == Some(0) || !self.repair_batch(number, most, &mut buffers, &mut done)? {
                     break;
@@ -117,7 +118,7 @@ impl MirrorSet {
                     return Ok(done);
                 }
             }
-            let mut members = self.members.write();
+            let mut members = self.alone()?;
             if member(&members, number).is_ok_and(Member::is_whole) {
                 done.whole.push(number);
                 self.adopt(&mut members, number)?;
@@ -200,6 +201,10 @@ impl MirrorSet {
         let members = self.members.read();
         let found = member(&members, number)?;
         let Some(copy) = found.taking() else { return Ok(None) };
+        // What it was given before comes first; nothing more enters while the range is held.
+        if !self.sabotaged(Switch::RepairBehind) && !self.wait_for_range(number, wanted) {
+            return Ok(None);
+        }
         let Some(token) = found.map.map().begin(next, blocks) else { return Ok(None) };
         let range = token.range();
         if range.offset < wanted.offset || range.end() > wanted.end() {
@@ -258,6 +263,9 @@ impl MirrorSet {
             at = end;
             // What the map names is not read there, and repaired in time.
             let Some(copy) = found.taking().filter(|_| found.has(part)) else { continue };
+            if !self.wait_for_range(number, part) {
+                continue;
+            }
             let mut buf = AlignedBuf::new(to_len(part.bytes))
                 .map_err(|error| Error::io("reserve memory for", "a repair", error))?;
             let buf = &mut buf[..to_len(part.bytes)];

@@ -38,7 +38,7 @@ impl MirrorSet {
             return Ok(());
         }
         self.flush_with(&geometry)?;
-        let mut members = self.members.write();
+        let mut members = self.alone()?;
         if let Some(missing) = members.iter().find(|member| member.copy.is_none()) {
             let text = format!("copy {} is missing; bring it back or remove it, then resize", missing.number);
             return Err(Error::MirrorRefused(text));

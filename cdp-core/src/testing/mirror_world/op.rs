@@ -3,7 +3,7 @@
 use super::WorldConfig;
 use crate::{
     io::simulated::{AtomicUnit, SimRng},
-    mirror::AckPolicy,
+    mirror::{AckPolicy, Writers},
     sabotage::Sabotage,
 };
 
@@ -80,6 +80,9 @@ pub struct MirrorHistory {
     pub ops: Vec<MirrorOp>,
 }
 
+/// Seeds with this bit write to copies beside each other, in an order of their own, and let some fall behind.
+pub const BESIDE: u64 = 1 << 32;
+
 /// The history of a seed.
 pub fn generate(seed: u64) -> MirrorHistory {
     let mut rng = SimRng::new(seed);
@@ -94,6 +97,8 @@ pub fn generate(seed: u64) -> MirrorHistory {
         ack: rng.pick(&[AckPolicy::One, AckPolicy::One, AckPolicy::Quorum, AckPolicy::All]),
         unit: rng.pick(&[AtomicUnit::Sector, AtomicUnit::Block]),
         stamps: rng.chance(0.5),
+        writers: if seed & BESIDE == 0 { Writers::Caller } else { Writers::Stepped { seed: seed ^ 0x5eed } },
+        behind_bytes_max: [16 << 10, 64 << 10, 1 << 20][usize::try_from(seed % 3).unwrap_or(0)],
         sabotage: Sabotage::default(),
     };
     let trouble = rng.pick(&[0, 5, 15]);

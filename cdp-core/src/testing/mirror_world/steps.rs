@@ -92,6 +92,11 @@ impl MirrorWorld {
         }
     }
 
+    /// Lets every copy do what waits for it.
+    fn drain_writers(&self) {
+        while self.set().step_writers() {}
+    }
+
     fn sectors(&self, place: u64, length: u64) -> Range<usize> {
         let start = to_len(place % len_u64(self.model.sectors()));
         start..(start + to_len(length)).min(self.model.sectors())
@@ -371,6 +376,7 @@ impl MirrorWorld {
 
     /// One bit of a whole copy rots: a comparison finds the block, and gives it back from the copy that is right.
     fn rot(&mut self, seed: u64) -> Result<(), Mismatch> {
+        self.drain_writers();
         let clean = self.standing_so(|standing| standing == Standing::Clean);
         if clean.len() < 2 || self.faulty || self.machine.is_stopped() {
             return Ok(());
@@ -405,13 +411,22 @@ impl MirrorWorld {
 
     /// A block of the copy that reads go to rots, and the next read of it fails: the caller gets what another copy holds, and the copy its block.
     fn unreadable(&mut self, seed: u64) -> Result<(), Mismatch> {
+        self.drain_writers();
         let mut clean = self.standing_so(|standing| standing == Standing::Clean);
         if clean.len() < 2 || self.faulty || self.machine.is_stopped() {
             return Ok(());
         }
         self.machine.disarm();
+        let offset = seed % self.model.bytes();
+        // Copies that lack something else are read as well.
+        let lacks = |at: &usize| {
+            let claim = self.set().claim(self.disks[*at].number).unwrap_or_default();
+            claim.iter().any(|range| range.offset <= offset && offset < range.end())
+        };
+        clean.extend(self.standing_so(|standing| standing == Standing::Dirty));
+        clean.retain(|at| !lacks(at));
         clean.sort_by_key(|at| self.disks[*at].number);
-        let (at, offset) = (clean[0], seed % self.model.bytes());
+        let (at, before) = (clean[0], self.standing(clean[0]));
         let number = self.disks[at].number;
         if !self.disks[at].disk.flip_bit(COPY_EXTENT, offset, 5).unwrap_or(false) {
             return Ok(());
@@ -429,15 +444,20 @@ impl MirrorWorld {
                 "it was not",
             ));
         }
-        if self.standing(at) != Some(Standing::Clean) {
+        if self.standing(at) != before {
             let status = format!("{:?}", self.set().status());
             return Err(Mismatch::new(
                 format!("copy {number}, whose block was written back"),
-                "is clean",
+                format!("stands as before, {before:?}"),
                 status,
             ));
         }
         self.coverage.mended += 1;
+        // A power cut would take the block back that was written, and show the bit again, which a real disk would not give out.
+        let flushed = self.set().flush();
+        if self.outcome("flush", flushed)?.is_some() {
+            self.model.flushed();
+        }
         // The bit that rotted is whole again, or this finds a difference that nobody claims.
         self.check_claims()
     }
