@@ -1,6 +1,6 @@
 //! Offline seeding: a volume at a point as a portable set of files, and such a set taken over elsewhere.
 //!
-//! - [`Volume::export`](crate::Volume::export) writes a set to a [`Storage`](crate::io::Storage) of its own, such as a directory on a removable disk: the
+//! - [`Volume::export`](crate::Volume::export) writes a set to a [`Storage`] of its own, such as a directory on a removable disk: the
 //!   whole volume, or what was written since an older point. It can be cut off at any moment and goes on behind the last data file that is whole.
 //! - [`SeedSet`] opens one: what it holds ([`SeedAbout`]), and a verification of every byte.
 //! - [`Store::import_seed`](crate::Store::import_seed) makes a volume equal to the state that a set leads to. A whole set becomes a new volume, or an empty one;
