@@ -153,8 +153,8 @@ impl MirrorSet {
         Ok((whole, failures))
     }
 
-    /// Syncs the copies behind everything that waits for them. Returns those that failed, and how many have done it; of all others everything that is not durable is marked, durably.
-    pub(super) fn sync_in_rows(&self, rows: &Rows) -> Result<(Failures, usize)> {
+    /// Syncs the copies behind everything that waits for them; `patiently`: waits for all of them. Returns those that failed, and how many have done it; of all others everything that is not durable is marked, durably.
+    pub(super) fn sync_in_rows(&self, rows: &Rows, patiently: bool) -> Result<(Failures, usize)> {
         let members = self.members.read();
         let needed = self.needed(members.len());
         let submission = Submission::new(Task::Sync);
@@ -164,7 +164,7 @@ impl MirrorSet {
         for member in members.iter() {
             let Some(copy) = member.taking() else { continue };
             // One that has not done the last one yet is not waited for again.
-            if rows.is_behind(member.number) && !member.is_whole() {
+            if !patiently && rows.is_behind(member.number) && !member.is_whole() {
                 continue;
             }
             if let Given::Failed(error) = rows.give(member.number, copy, &submission, false) {
@@ -172,7 +172,9 @@ impl MirrorSet {
             }
         }
         rows.wait(&submission, |outcome| {
-            outcome.done.len() >= needed && outcome.done.iter().any(|number| whole.contains(number))
+            !patiently
+                && outcome.done.len() >= needed
+                && outcome.done.iter().any(|number| whole.contains(number))
         });
         rows.wait_patiently(&submission);
         let outcome = {

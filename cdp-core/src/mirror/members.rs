@@ -74,7 +74,7 @@ impl MirrorSet {
     pub fn offline(&self, number: u32) -> Result<()> {
         let geometry = self.geometry.read();
         self.check_alive(&geometry)?;
-        self.flush_with(&geometry)?;
+        self.flush_patiently(&geometry)?;
         let mut members = self.alone()?;
         let at = members.iter().position(|member| member.number == number).ok_or_else(|| no_copy(number))?;
         if !members[at].online {
@@ -290,7 +290,7 @@ impl MirrorSet {
     pub fn remove(&self, number: u32) -> Result<()> {
         let geometry = self.geometry.read();
         self.check_alive(&geometry)?;
-        self.flush_with(&geometry)?;
+        self.flush_patiently(&geometry)?;
         let mut members = self.alone()?;
         let at = members.iter().position(|member| member.number == number).ok_or_else(|| no_copy(number))?;
         if !members.iter().any(|member| member.number != number && member.is_whole()) {
@@ -317,7 +317,7 @@ impl MirrorSet {
         let geometry = self.geometry.read();
         self.check_alive(&geometry)?;
         if self.members.read().iter().any(|member| member.online) {
-            self.flush_with(&geometry)?;
+            self.flush_patiently(&geometry)?;
         }
         let mut members = self.alone()?;
         let bytes = geometry.shape.bytes();

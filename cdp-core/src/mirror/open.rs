@@ -281,7 +281,7 @@ impl MirrorSet {
         self.check_alive(&geometry)?;
         let any = self.members.read().iter().any(|member| member.online);
         if any {
-            self.flush_with(&geometry)?;
+            self.flush_patiently(&geometry)?;
         }
         let members = self.alone()?;
         geometry.closed = true;

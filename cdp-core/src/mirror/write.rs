@@ -220,12 +220,21 @@ impl MirrorSet {
 
     /// Syncs all copies that are online, and says how many have answered well. Regions leave the activity log when all have answered.
     pub(super) fn flush_with(&self, geometry: &Geometry) -> Result<usize> {
+        self.sync_all(geometry, false)
+    }
+
+    /// The same before the members change, which waits for every copy anyway: no copy is marked because it is slow.
+    pub(super) fn flush_patiently(&self, geometry: &Geometry) -> Result<usize> {
+        self.sync_all(geometry, true)
+    }
+
+    fn sync_all(&self, geometry: &Geometry, patiently: bool) -> Result<usize> {
         let _one = self.flushing.lock();
         self.check_alive(geometry)?;
         self.reap()?;
         self.unsynced.lock().begin_sync();
         let (failures, synced) = match &self.rows {
-            Some(rows) => self.sync_in_rows(rows)?,
+            Some(rows) => self.sync_in_rows(rows, patiently)?,
             None => self.sync_in_turn(),
         };
         if !failures.is_empty() {
