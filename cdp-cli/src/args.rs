@@ -51,6 +51,10 @@ pub enum Command {
     Resync(ResyncArguments),
     /// Compare the newest state of a volume with a file or device, byte by byte
     Verify(VerifyArguments),
+    /// Write a volume at a point as a portable set of files, or what was written since an older point
+    Export(ExportArguments),
+    /// Make a volume equal to the state that an exported set leads to
+    Import(ImportArguments),
     /// Show and set how long history is kept
     #[command(subcommand)]
     Retention(RetentionCommand),
@@ -385,6 +389,56 @@ pub struct ScrubArguments {
     /// The volume, instead of the first one
     #[arg(long, value_name = "NAME")]
     pub volume: Option<String>,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+/// `export`.
+#[derive(Debug, Args)]
+pub struct ExportArguments {
+    /// Directory of the store
+    pub store: PathBuf,
+    /// The point to export
+    #[arg(long, value_name = "POINT")]
+    pub at: Point,
+    /// Directory of the set: new, empty, or holding what an interrupted export of the same points has written
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// The volume, instead of the first one
+    #[arg(long, value_name = "NAME")]
+    pub volume: Option<String>,
+    /// Only what was written after this point, for a volume that has taken over the sets up to it
+    #[arg(long, value_name = "POINT")]
+    pub since: Option<Point>,
+    /// Most bytes of one file, 4M to 512G; what an interruption makes the next run repeat
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "256M")]
+    pub file_size: u64,
+    /// Do not pack data
+    #[arg(long)]
+    pub no_compress: bool,
+    #[command(flatten)]
+    pub output: OutputArguments,
+}
+
+/// `import`.
+#[derive(Debug, Args)]
+pub struct ImportArguments {
+    /// Directory of the store; one that does not exist is made for a whole set
+    pub store: PathBuf,
+    /// Directory of the set
+    pub set: PathBuf,
+    /// The volume, instead of the one of the name that it has in the set; for a whole set it is new or empty
+    #[arg(long, value_name = "NAME", value_parser = volume_name)]
+    pub volume: Option<String>,
+    /// Read and verify the whole set before anything is taken over
+    #[arg(long)]
+    pub verify: bool,
+    /// Compare so many bytes of the volume in a second at most
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub rate: Option<u64>,
+    /// Time of the import; default: now
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub time: Option<TimeNs>,
     #[command(flatten)]
     pub output: OutputArguments,
 }

@@ -5,6 +5,8 @@ pub mod check;
 pub mod create;
 pub mod demo;
 pub mod diff;
+pub mod export;
+pub mod import;
 pub mod mirror;
 pub mod mount;
 pub mod points;

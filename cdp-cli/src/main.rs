@@ -42,6 +42,8 @@ fn run(command: Command) -> Outcome {
         Command::Replay(arguments) => commands::replay::run(arguments),
         Command::Resync(arguments) => commands::resync::run(arguments),
         Command::Verify(arguments) => commands::verify::run(arguments),
+        Command::Export(arguments) => commands::export::run(&arguments),
+        Command::Import(arguments) => commands::import::run(&arguments),
         Command::Retention(command) => commands::retention::run(&command),
         Command::Size(arguments) => commands::size::run(&arguments),
         Command::Mirror(command) => commands::mirror::run(&command),

@@ -4,10 +4,12 @@
 
 mod comparisons;
 mod documents;
+mod seeding;
 mod tables;
 
 pub use comparisons::*;
 pub use documents::*;
+pub use seeding::*;
 pub use tables::Table;
 
 use crate::exit::{Failure, Outcome};

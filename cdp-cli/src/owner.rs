@@ -8,15 +8,17 @@
 mod address;
 mod client;
 mod execute;
+mod import;
 mod protocol;
 mod replay;
 mod resync;
 mod server;
 
 pub use execute::{Events, check_fits, execute};
+pub use import::open_set;
 pub use protocol::{
-    FillText, FormatText, ModeText, NewBookmarkRequest, ReplayRequest, Reply, Request, ResyncRequest,
-    ScrubRequest, TapText, VerifyRequest,
+    FillText, FormatText, ImportRequest, ModeText, NewBookmarkRequest, ReplayRequest, Reply, Request,
+    ResyncRequest, ScrubRequest, TapText, VerifyRequest,
 };
 
 use address::StoreAddress;

@@ -119,6 +119,9 @@ pub enum Error {
     /// A mirror set or one of its copies cannot be used as it is; the text says why and what to do.
     #[error("{0}")]
     MirrorRefused(String),
+    /// A seed set does not fit the volume that was to take it over; the text says why and what to do. Nothing was changed.
+    #[error("{0}")]
+    SeedRefused(String),
     /// A source that nobody captures from was changed while it was compared. What was taken over stays, and the volume counts as different.
     #[error(
         "the source was changed while it was compared; stop what writes to it, or capture it by a tap, and run it again"

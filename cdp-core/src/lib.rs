@@ -22,6 +22,7 @@ pub mod restore;
 pub mod resync;
 pub mod retention;
 pub mod sabotage;
+pub mod seed;
 pub mod snapshot;
 pub mod store;
 #[cfg(feature = "testing")]
@@ -38,11 +39,12 @@ pub use error::{Damage, Error, PointUnavailable, Result, SeqTime};
 pub use point::Point;
 pub use restore::{Progress, RestoreTarget, Restored};
 pub use resync::{Hours, ResyncSchedule, SourceReader};
+pub use seed::{ExportOptions, Exported, SeedSet};
 pub use snapshot::Snapshot;
 pub use store::{
-    ActivityLog, Budget, CreateOptions, ImportSource, InFlight, OpenOptions, Recovery, ResyncMode,
-    ResyncOptions, ResyncReport, Runner, RunnerOptions, SourceState, Stats, Stepped, Store, Tap, TapOptions,
-    TapStats, Timeline, VerifyOptions, VerifyReport, Volume, Written, bookmark_across, confirm_across,
-    newest_common_point,
+    ActivityLog, Budget, CreateOptions, ImportSeedOptions, ImportSource, ImportedSeed, InFlight, OpenOptions,
+    Recovery, ResyncMode, ResyncOptions, ResyncReport, Runner, RunnerOptions, SourceState, Stats, Stepped,
+    Store, Tap, TapOptions, TapStats, Timeline, VerifyOptions, VerifyReport, Volume, Written,
+    bookmark_across, confirm_across, newest_common_point,
 };
 pub use verify::{CheckReport, ScrubReport};

@@ -109,3 +109,13 @@ pub const LOCATOR_BYTES_MAX: usize = 4096;
 pub const VERIFY_EXTENTS_MAX: usize = 1 << 16;
 /// Times that a volume is resized at most: each leaves a size that belongs to its points.
 pub const VOLUME_RESIZES_MAX: usize = 1024;
+/// Most bytes of data in one batch of a seed set.
+pub const SEED_BATCH_BYTES_MAX: usize = 1 << 20;
+/// Most extents in one batch of a seed set.
+pub const SEED_BATCH_EXTENTS_MAX: usize = 4096;
+/// Smallest bound that can be set for a data file of a seed set, bytes: two of the largest batches.
+pub const SEED_FILE_BYTES_MIN: u64 = 4 << 20;
+/// Largest bound that can be set for a data file of a seed set, bytes.
+pub const SEED_FILE_BYTES_MAX: u64 = 1 << 39;
+/// Most data files of a seed set.
+pub const SEED_FILES_MAX: usize = 1 << 16;

@@ -117,16 +117,28 @@ pub enum Switch {
     KeepWhatWasCut,
     /// A scrub writes what a source has at the place of a damaged version, whatever its digest.
     RepairUnchecked,
+    /// A block that a copy could not read is not written back to it.
+    LeaveUnreadable,
+    /// A copy is read from although a write to the range waits for it.
+    ReadBehind,
+    /// A flush returns although a copy that lacks nothing, by its map, has not made durable what it should.
+    FlushWithoutMarks,
+    /// A repair writes to a range of a copy for which an older write waits.
+    RepairBehind,
 }
 
 /// The switches of mirror sets; some are defects of the dirty maps below.
-pub const MIRROR_SWITCHES: [Switch; 9] = [
+pub const MIRROR_SWITCHES: [Switch; 13] = [
     Switch::RotateLate,
     Switch::EqualIdsClean,
     Switch::MarkAfterAcknowledge,
     Switch::LogAfterData,
     Switch::CleanBeforeCopyDurable,
     Switch::ReadDirtyCopy,
+    Switch::LeaveUnreadable,
+    Switch::ReadBehind,
+    Switch::FlushWithoutMarks,
+    Switch::RepairBehind,
     Switch::MergeOverwrites,
     Switch::ResizeWritesBeforeRead,
     Switch::SubmitBeforeLogSync,

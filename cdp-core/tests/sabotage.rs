@@ -97,7 +97,11 @@ fn finder_of(switch: Switch) -> Finder {
         | Switch::MarkAfterAcknowledge
         | Switch::LogAfterData
         | Switch::CleanBeforeCopyDurable
-        | Switch::ReadDirtyCopy => unreachable!("found by the simulation of mirror sets"),
+        | Switch::ReadDirtyCopy
+        | Switch::LeaveUnreadable
+        | Switch::ReadBehind
+        | Switch::FlushWithoutMarks
+        | Switch::RepairBehind => unreachable!("found by the simulation of mirror sets"),
     }
 }
 

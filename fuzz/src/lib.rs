@@ -11,8 +11,10 @@
 mod c_interface;
 mod decoders;
 mod dirty_map;
+mod mirror;
 mod mutate;
 mod pages;
+mod seed;
 mod store;
 mod text;
 
@@ -27,7 +29,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 24] = [
     Target { name: "c_interface", run: c_interface::calls, seeds: c_interface::seeds },
     Target { name: "superblock", run: pages::superblock, seeds: pages::superblock_seeds },
     Target { name: "segment_header", run: pages::segment_header, seeds: pages::segment_header_seeds },
@@ -46,6 +48,11 @@ pub const TARGETS: [Target; 19] = [
     Target { name: "policy_json", run: text::policy_json, seeds: text::policy_json_seeds },
     Target { name: "dirty_map_wire", run: dirty_map::wire, seeds: dirty_map::wire_seeds },
     Target { name: "dirty_map_file", run: dirty_map::file, seeds: dirty_map::file_seeds },
+    Target { name: "mirror_state", run: mirror::state, seeds: mirror::state_seeds },
+    Target { name: "mirror_set", run: mirror::set, seeds: mirror::state_seeds },
+    Target { name: "seed_manifest", run: seed::manifest, seeds: seed::manifest_seeds },
+    Target { name: "seed_file", run: seed::file_head, seeds: seed::file_head_seeds },
+    Target { name: "seed_batch", run: seed::batch, seeds: seed::batch_seeds },
     Target { name: "text", run: text::text, seeds: text::text_seeds },
 ];
 

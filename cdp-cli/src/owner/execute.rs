@@ -1,6 +1,7 @@
 //! Makes a change to a store that this process owns.
 
 use super::{
+    import,
     protocol::{NewBookmarkRequest, Reply, Request, StatusReply},
     replay, resident_bytes, resync,
 };
@@ -77,6 +78,7 @@ pub fn execute(store: &Store, request: &Request, events: &mut dyn Events) -> Out
         Request::Resync(request) => resync::resync(store, request, events).map(Reply::Resync),
         Request::Verify(request) => resync::verify(store, request, events).map(Reply::Verify),
         Request::Scrub(request) => resync::scrub(store, request, events).map(Reply::Scrub),
+        Request::Import(request) => import::import(store, request, events).map(Reply::Import),
         Request::SetPolicy { policy } => {
             store.set_policy(&Policy::from_json(policy)?)?;
             Ok(Reply::Done)

@@ -7,8 +7,8 @@ use super::Role;
 use crate::{
     exit::Failure,
     output::{
-        BookmarkDocument, LiveDocument, ReplayDocument, ResyncDocument, RetentionDocument, ScrubDocument,
-        VerifyDocument, VolumeDocument, VolumeStatDocument,
+        BookmarkDocument, ImportDocument, LiveDocument, ReplayDocument, ResyncDocument, RetentionDocument,
+        ScrubDocument, VerifyDocument, VolumeDocument, VolumeStatDocument,
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -66,6 +66,8 @@ pub enum Request {
     Verify(VerifyRequest),
     /// Check everything, and repair it from a source.
     Scrub(ScrubRequest),
+    /// Take over a seed set.
+    Import(ImportRequest),
     /// Record a retention policy.
     SetPolicy {
         /// The policy as JSON.
@@ -94,7 +96,8 @@ impl Request {
             | Self::Replay(_)
             | Self::Resync(_)
             | Self::Verify(_)
-            | Self::Scrub(_) => Role::Load,
+            | Self::Scrub(_)
+            | Self::Import(_) => Role::Load,
             _ => Role::Change,
         }
     }
@@ -154,6 +157,22 @@ pub struct ScrubRequest {
     pub source: Option<PathBuf>,
     /// The volume that it is the source of, instead of the first one.
     pub volume: Option<String>,
+}
+
+/// The import of a seed set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportRequest {
+    /// The directory of the set.
+    pub set: PathBuf,
+    /// The volume, instead of the one of its name.
+    pub volume: Option<String>,
+    /// Whether the whole set is verified first.
+    pub verify: bool,
+    /// Bytes of the volume a second.
+    pub rate: Option<u64>,
+    /// When it happens, nanoseconds.
+    pub time_ns: Option<u64>,
 }
 
 /// A bookmark to add; values in the spelling of the command line.
@@ -250,6 +269,8 @@ pub enum Reply {
     Verify(VerifyDocument),
     /// What a scrub found and did.
     Scrub(ScrubDocument),
+    /// What an import did.
+    Import(ImportDocument),
     /// What retention dropped.
     Retention(RetentionDocument),
     /// It is done.

@@ -115,14 +115,14 @@ fn a_copy_that_was_away_gets_only_what_it_missed() {
     }
 }
 
-/// Goal: a write process that is killed at any moment leaves copies that a repair makes equal, at a prefix of the trace. Method: kill -9 at random;
+/// Goal: a write process that is killed at any moment leaves copies that a repair makes equal, at a prefix of the trace. Method: kill -9 at random, copies written in turn and beside each other;
 /// repair; the newest line that copy 0 holds names the prefix.
 #[test]
 fn a_killed_writer_leaves_a_prefix_and_a_repair_makes_copies_equal() {
     let mut random = Random::for_test("a_killed_writer_leaves_a_prefix_and_a_repair_makes_copies_equal");
     let bytes = 16 << 20;
     let mut kills = 0;
-    for round in 0..scaled(5, 60) {
+    for round in 0..scaled(10, 100) {
         let mut mirror = Mirror::new(bytes, 3, "quorum");
         if round % 2 == 1 {
             cdp!("mirror", "offline", mirror.set, "2").succeeds();
@@ -137,6 +137,7 @@ fn a_killed_writer_leaves_a_prefix_and_a_repair_makes_copies_equal() {
         let mut command = cdp_command();
         let mut child = command
             .args(["mirror", "write"])
+            .args((round % 4 > 1).then_some("--parallel"))
             .arg(&mirror.set)
             .arg(&file)
             .stdout(std::process::Stdio::null())

@@ -153,16 +153,25 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Whether a record fits: no two volumes have the same name.
+    /// Whether a record fits: no two volumes have the same name, and every later size of a volume is from a seq behind its first.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn check(&self, record: &MetaRecord) -> Result<(), Malformed> {
+        const EARLY: Malformed = Malformed("catalog: a volume was resized before it existed");
         match record {
             MetaRecord::VolumeAdded { id, name, .. }
                 if self.volume_named(name).is_some_and(|other| other.id != *id) =>
             {
                 Err(Malformed("catalog: two volumes of one name"))
+            }
+            MetaRecord::VolumeAdded { id, exists_from, .. } => {
+                let resized = self.volumes.get(id).and_then(|info| info.sizes.get(1));
+                if resized.is_some_and(|size| size.from <= *exists_from) { Err(EARLY) } else { Ok(()) }
+            }
+            MetaRecord::VolumeResized { id, size } => {
+                let early = self.volumes.get(id).is_some_and(|info| size.from <= info.exists_from);
+                if early { Err(EARLY) } else { Ok(()) }
             }
             _ => Ok(()),
         }
@@ -459,6 +468,25 @@ mod tests {
         let mut again = Catalog::default();
         catalog.records().for_each(|record| again.apply(&record));
         assert_eq!(again, catalog);
+    }
+
+    /// Goal: a row of sizes that no store writes is refused, so that what is kept of a volume always makes it again. Method: a later size at and before
+    /// the seq from which the volume exists, in both orders of the records.
+    #[test]
+    fn a_size_from_before_its_volume_is_refused() {
+        let id = VolumeId::new(1);
+        let size =
+            |from| MetaRecord::VolumeResized { id, size: VolumeSize { from: Seq::new(from), bytes: 4096 } };
+        let added =
+            |from| MetaRecord::VolumeAdded { id, name: "a".into(), bytes: 512, exists_from: Seq::new(from) };
+        let early = Err(Malformed("catalog: a volume was resized before it existed"));
+        let mut catalog = Catalog::default();
+        catalog.apply(&added(5));
+        assert_eq!([4, 5, 6].map(|from| catalog.check(&size(from))), [early, early, Ok(())]);
+        catalog.apply(&size(6));
+        assert_eq!([5, 6, 7].map(|from| catalog.check(&added(from))), [Ok(()), early, early]);
+        // Of a volume that is not known nothing can be said, and nothing is kept.
+        assert_eq!(Catalog::default().check(&size(1)), Ok(()));
     }
 
     /// Goal: a volume has at each seq the size that it had there, also when its records are told twice, as recovery does. Method: sizes

@@ -254,6 +254,14 @@ pub(crate) struct GroupStart {
 }
 
 impl Group {
+    /// The unbroken line of history that a seq belongs to.
+    pub fn lineage_of(&self, seq: Seq) -> Lineage {
+        let manifest = self.manifest.lock();
+        let state = manifest.state();
+        let cut = state.lineages.iter().filter(|cut| seq <= cut.last_seq).map(|cut| cut.lineage).min();
+        cut.unwrap_or(state.position.lineage)
+    }
+
     pub fn new(shared: Arc<Shared>, start: GroupStart) -> Self {
         let durable = (start.last_seq, start.next_frame);
         let manifest_records = match &start.manifest {

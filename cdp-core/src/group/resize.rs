@@ -7,7 +7,7 @@
 
 use super::{Group, tapping::Known};
 use crate::{
-    catalog::{TapMap, TapRecord, VolumeInfo, VolumeSize},
+    catalog::{StampRecord, TapMap, TapRecord, VolumeInfo, VolumeSize},
     dirty_map::{ByteRange, DirtyMap, Granularity, MapFileOptions, MapOptions, Shape},
     error::{Error, Result, SeqTime},
     format::meta::MetaRecord,
@@ -18,12 +18,18 @@ use crate::{
 };
 
 impl Group {
-    /// Gives a volume another size; durable when this returns. `None`: it has it already.
+    /// Gives a volume another size; durable when this returns. `None`: it has it already. `import`: this begins the import of a seed set, which is recorded
+    /// with it, for a volume of which this is known.
     ///
     /// # Errors
-    /// `InvalidArgument` while a tap captures the volume, or when it was resized too often; those of appending: then it has either size, and
-    /// after a reopen too.
-    pub fn resize_volume(&self, volume: VolumeId, new_bytes: u64) -> Result<Option<SeqTime>> {
+    /// `InvalidArgument` while a tap captures the volume, when it was resized too often, or when something else is known of it; those of appending: then it
+    /// has either size, and after a reopen too.
+    pub fn resize_volume(
+        &self,
+        volume: VolumeId,
+        new_bytes: u64,
+        import: Option<(Known, StampRecord)>,
+    ) -> Result<Option<SeqTime>> {
         let _one = self.tapping.lock();
         loop {
             let info = self.catalog.read().volume(volume).cloned();
@@ -33,9 +39,16 @@ impl Group {
             }
             self.check_resize(&info)?;
             let known = self.known_of_tap(volume);
+            if import.is_some_and(|(expected, _)| expected != known) {
+                return Err(Error::InvalidArgument(format!(
+                    "volume {} was changed meanwhile; try again",
+                    info.name
+                )));
+            }
+            let stamp = import.map(|(_, stamp)| stamp);
             let (state, map) = self.known_resized(&info, new_bytes, known)?.unzip();
-            let placed =
-                self.place_resize(&info, new_bytes, known, state.map(|state| (state, map.flatten())));
+            let next = (state.map(|state| (state, map.flatten())), stamp);
+            let placed = self.place_resize(&info, new_bytes, known, next);
             let abandon = || self.remove_map(volume, map.flatten());
             match placed {
                 Ok(Some((at, frame))) => {
@@ -75,7 +88,7 @@ impl Group {
         info: &VolumeInfo,
         new_bytes: u64,
         known: Known,
-        next: Option<(TapRecord, Option<TapMap>)>,
+        (next, stamp): (Known, Option<StampRecord>),
     ) -> Result<Option<(SeqTime, crate::units::FrameNo)>> {
         let volume = info.id;
         let turn = self.take_turn();
@@ -97,7 +110,8 @@ impl Group {
         // The clock of the group does not move: no application has written.
         let (at, frame) = self.append_with(&turn, &write, TimeNs::ZERO, |at| {
             let set = next.map(|(state, map)| MetaRecord::TapSet { volume, state, map });
-            std::iter::once(resized(at.seq)).chain(set).collect()
+            let stamped = stamp.map(|record| MetaRecord::SourceStamped { volume, record });
+            std::iter::once(resized(at.seq)).chain(set).chain(stamped).collect()
         })?;
         Ok(Some((at, frame.next())))
     }

@@ -281,7 +281,61 @@ mod tests {
         }
     }
 
-    /// Goal: the handshake is total and symmetric, and keeps its rules. Method: all pairs of all states, both ways round.
+    /// What is decided, without its direction.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Kind {
+        Nothing,
+        ByMap,
+        ByComparison,
+        SplitBrain,
+        Unrelated,
+    }
+
+    fn kind_of(decision: Decision) -> Kind {
+        match decision {
+            Decision::Nothing => Kind::Nothing,
+            Decision::ByMap(_) => Kind::ByMap,
+            Decision::ByComparison(_) => Kind::ByComparison,
+            Decision::SplitBrain => Kind::SplitBrain,
+            Decision::Unrelated => Kind::Unrelated,
+        }
+    }
+
+    /// The specification, written from the rules and not from the code: each decision exactly where its condition holds, the first one that does.
+    fn specified(first: &CopyState, second: &CopyState) -> Kind {
+        let relation = first.generations.relation(&second.generations);
+        let states = [first, second];
+        let lacking = states.iter().filter(|state| state.lacks).count();
+        let wrong: Vec<bool> =
+            states.iter().map(|state| state.fingerprint == Fingerprint::Contradicts).collect();
+        let wrong_count = wrong.iter().filter(|wrong| **wrong).count();
+        let newer_lacks = match relation {
+            Relation::Ahead => first.lacks,
+            Relation::Behind => second.lacks,
+            _ => false,
+        };
+        let right_lacks =
+            wrong_count == 1 && states.iter().zip(&wrong).any(|(state, wrong)| !wrong && state.lacks);
+        let split = relation == Relation::Diverged
+            || lacking == 2
+            || wrong_count == 2
+            || wrong_count == 1 && relation != Relation::Equal
+            || right_lacks
+            || newer_lacks;
+        if states.iter().any(|state| !state.fits) || relation == Relation::Unrelated {
+            Kind::Unrelated
+        } else if split {
+            Kind::SplitBrain
+        } else if wrong_count == 1 || states.iter().any(|state| state.need_compare) {
+            Kind::ByComparison
+        } else if relation != Relation::Equal || lacking > 0 || states.iter().any(|state| !state.clean) {
+            Kind::ByMap
+        } else {
+            Kind::Nothing
+        }
+    }
+
+    /// Goal: the handshake is total and symmetric, keeps its rules, and decides exactly as specified. Method: all pairs of all states, both ways round.
     #[test]
     fn every_pair_of_states_is_decided_symmetrically() {
         let (firsts, seconds) = (all_states(0), all_states(1));
@@ -293,6 +347,7 @@ mod tests {
                 assert_eq!(outcome.decision.mirrored(), swapped.decision, "{first:?} {second:?}");
                 assert_eq!(outcome.rule, swapped.rule, "{first:?} {second:?}");
                 check(first, second, outcome.decision);
+                assert_eq!(kind_of(outcome.decision), specified(first, second), "{first:?} {second:?}");
                 *met.entry(outcome.rule).or_insert(0u64) += 1;
             }
         }

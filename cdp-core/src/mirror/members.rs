@@ -74,8 +74,8 @@ impl MirrorSet {
     pub fn offline(&self, number: u32) -> Result<()> {
         let geometry = self.geometry.read();
         self.check_alive(&geometry)?;
-        self.flush_with(&geometry)?;
-        let mut members = self.members.write();
+        self.flush_patiently(&geometry)?;
+        let mut members = self.alone()?;
         let at = members.iter().position(|member| member.number == number).ok_or_else(|| no_copy(number))?;
         if !members[at].online {
             return Ok(());
@@ -108,7 +108,7 @@ impl MirrorSet {
     pub fn online(&self, number: u32, copy: Option<Arc<dyn MirrorCopy>>) -> Result<Handshake> {
         let geometry = self.geometry.read();
         self.check_alive(&geometry)?;
-        let mut members = self.members.write();
+        let mut members = self.alone()?;
         let at = members.iter().position(|member| member.number == number).ok_or_else(|| no_copy(number))?;
         if let Some(copy) = copy {
             let own = copy.identity();
@@ -234,7 +234,7 @@ impl MirrorSet {
     pub fn add(&self, new: NewCopy) -> Result<u32> {
         let geometry = self.geometry.read();
         self.check_alive(&geometry)?;
-        let mut members = self.members.write();
+        let mut members = self.alone()?;
         if members.len() >= MIRROR_COPIES_MAX {
             let text = format!("a mirror set has at most {MIRROR_COPIES_MAX} copies");
             return Err(Error::InvalidArgument(text));
@@ -290,8 +290,8 @@ impl MirrorSet {
     pub fn remove(&self, number: u32) -> Result<()> {
         let geometry = self.geometry.read();
         self.check_alive(&geometry)?;
-        self.flush_with(&geometry)?;
-        let mut members = self.members.write();
+        self.flush_patiently(&geometry)?;
+        let mut members = self.alone()?;
         let at = members.iter().position(|member| member.number == number).ok_or_else(|| no_copy(number))?;
         if !members.iter().any(|member| member.number != number && member.is_whole()) {
             let text =
@@ -317,9 +317,9 @@ impl MirrorSet {
         let geometry = self.geometry.read();
         self.check_alive(&geometry)?;
         if self.members.read().iter().any(|member| member.online) {
-            self.flush_with(&geometry)?;
+            self.flush_patiently(&geometry)?;
         }
-        let mut members = self.members.write();
+        let mut members = self.alone()?;
         let bytes = geometry.shape.bytes();
         let fits = |member: &Member| {
             member.copy.as_ref().is_some_and(|copy| copy.size().is_ok_and(|size| size >= bytes))

@@ -13,8 +13,9 @@
 //! - *clean reads*: a block is read only from a copy whose map does not name it;
 //! - *never without a source*: the last copy that lacks nothing does not go offline.
 //!
-//! The library starts no thread here: a write goes to one copy after the other, in the caller's thread.
+//! The library starts no thread here, unless the host asks for it ([`Writers`]): a write goes to one copy after the other, in the caller's thread.
 
+mod beside;
 mod copy;
 mod file_copy;
 pub mod generation;
@@ -25,12 +26,15 @@ mod range_lock;
 pub mod record;
 mod repair;
 mod resize;
+mod rows;
 mod set;
 mod source;
 mod state_file;
 mod status;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_beside;
 mod unsynced;
 mod verify;
 mod write;
@@ -41,6 +45,7 @@ pub use handshake::{CopyState, Decision, Direction, Fingerprint, Handshake, hand
 pub use open::{CreateMirror, NewCopy, Opener};
 pub use record::AckPolicy;
 pub use repair::{RepairOptions, Repaired};
+pub use rows::Writers;
 pub use set::{MirrorOptions, MirrorSet};
 pub use status::{CopyStatus, MirrorStatus, PairStatus, Standing};
 pub use verify::{Difference, Verified, VerifyOptions};

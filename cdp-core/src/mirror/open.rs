@@ -9,6 +9,7 @@ use super::{
     handshake::{Decision, Direction, Handshake, handshake},
     range_lock::RangeLock,
     record::{AckPolicy, CopyRecord, StateRecord},
+    rows::Rows,
     set::{Geometry, Member, MirrorOptions, MirrorSet, Recent, copy_state, trouble},
     state_file::{STATE_EXTENT, StateFile},
     unsynced::Unsynced,
@@ -258,6 +259,7 @@ impl MirrorSet {
             flushing: Mutex::new(()),
             repairing: Mutex::new(()),
             ranges: RangeLock::default(),
+            rows: Rows::new(options.writers, options.behind_bytes_max, options.patience),
             members: RwLock::new(members),
             meta: Mutex::new(state),
             unsynced: Mutex::new(Unsynced::new(options.map.region_bytes)),
@@ -279,9 +281,9 @@ impl MirrorSet {
         self.check_alive(&geometry)?;
         let any = self.members.read().iter().any(|member| member.online);
         if any {
-            self.flush_with(&geometry)?;
+            self.flush_patiently(&geometry)?;
         }
-        let members = self.members.write();
+        let members = self.alone()?;
         geometry.closed = true;
         for member in members.iter() {
             member.map.save_clean()?;

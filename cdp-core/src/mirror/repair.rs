@@ -28,6 +28,8 @@ use std::{
 const RUN_BYTES: u64 = 1 << 20;
 /// Runs that are made clean by one sync of the copy.
 const RUNS_MAX: usize = 64;
+/// Parts into which the work of a second is cut where a rate is kept.
+const PARTS_A_SECOND: u64 = 4;
 
 /// How a repair goes about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +96,8 @@ impl MirrorSet {
             lacking.filter(|number| options.only.is_none_or(|only| only == *number)).collect()
         };
         let mut done = Repaired::default();
+        // A rate is kept, and a cancellation seen, several times a second; what a crash repeats is less than that.
+        let batch = options.bytes_per_second.map(|rate| (rate / PARTS_A_SECOND).max(RUN_BYTES));
         let pace = Pace { started: Instant::now(), bytes_per_second: options.bytes_per_second };
         let reserve = || AlignedBuf::new(to_len(RUN_BYTES.max(geometry.shape.granularity().bytes())));
         let no_memory = |error| Error::io("reserve memory for", "a repair", error);
@@ -102,7 +106,9 @@ impl MirrorSet {
         for number in numbers {
             loop {
                 let left = options.bytes_max.map(|max| max.saturating_sub(done.bytes_compared));
-                if left == Some(0) || !self.repair_batch(number, left, &mut buffers, &mut done)? {
+                self.reap()?;
+                let most = left.into_iter().chain(batch).min();
+                if left == Some(0) || !self.repair_batch(number, most, &mut buffers, &mut done)? {
                     break;
                 }
                 pace.wait(done.bytes_compared);
@@ -112,7 +118,7 @@ impl MirrorSet {
                     return Ok(done);
                 }
             }
-            let mut members = self.members.write();
+            let mut members = self.alone()?;
             if member(&members, number).is_ok_and(Member::is_whole) {
                 done.whole.push(number);
                 self.adopt(&mut members, number)?;
@@ -195,6 +201,10 @@ impl MirrorSet {
         let members = self.members.read();
         let found = member(&members, number)?;
         let Some(copy) = found.taking() else { return Ok(None) };
+        // What it was given before comes first; nothing more enters while the range is held.
+        if !self.sabotaged(Switch::RepairBehind) && !self.wait_for_range(number, wanted) {
+            return Ok(None);
+        }
         let Some(token) = found.map.map().begin(next, blocks) else { return Ok(None) };
         let range = token.range();
         if range.offset < wanted.offset || range.end() > wanted.end() {
@@ -253,6 +263,9 @@ impl MirrorSet {
             at = end;
             // What the map names is not read there, and repaired in time.
             let Some(copy) = found.taking().filter(|_| found.has(part)) else { continue };
+            if !self.wait_for_range(number, part) {
+                continue;
+            }
             let mut buf = AlignedBuf::new(to_len(part.bytes))
                 .map_err(|error| Error::io("reserve memory for", "a repair", error))?;
             let buf = &mut buf[..to_len(part.bytes)];

@@ -37,8 +37,8 @@ impl MirrorSet {
         if new_bytes == old_bytes {
             return Ok(());
         }
-        self.flush_with(&geometry)?;
-        let mut members = self.members.write();
+        self.flush_patiently(&geometry)?;
+        let mut members = self.alone()?;
         if let Some(missing) = members.iter().find(|member| member.copy.is_none()) {
             let text = format!("copy {} is missing; bring it back or remove it, then resize", missing.number);
             return Err(Error::MirrorRefused(text));

@@ -2,13 +2,14 @@
 //!
 //! Locks, in the order in which they are taken: `geometry` (shared by everything, alone for a resize and the close), `flushing`, a range, `members` (shared
 //! by whatever reads or writes copies, alone for a change of membership), then `meta`, `unsynced` and `recent` for a moment each. A write that waits for a range holds
-//! no members. I/O on copies runs under `members` shared; nothing that grows with the volume runs under it alone.
+//! no members. Whoever holds the members alone has waited until no change is in flight or waits in a row ([`MirrorSet::alone`]), but for `demote`. I/O on copies runs under `members` shared; nothing that grows with the volume runs under it alone.
 
 use super::{
     copy::MirrorCopy,
     handshake::{CopyState, Fingerprint, Handshake},
     range_lock::RangeLock,
     record::{CopyRecord, SampleEntry, StateRecord},
+    rows::{Rows, Writers},
     state_file::StateFile,
     unsynced::Unsynced,
 };
@@ -21,16 +22,40 @@ use crate::{
     sabotage::{Sabotage, Switch},
     units::{BLOCK_BYTES, BLOCK_LEN, len_u64, to_len},
 };
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use std::{collections::VecDeque, fmt, sync::Arc};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
+
+/// Bytes of writes that wait for a slow copy, unless the host asks for another bound.
+const BEHIND_BYTES: u64 = 16 << 20;
+/// How long a flush waits for copies that it could do without.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// How a set is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MirrorOptions {
     /// How maps and the activity log are made and used. With `log` off, a crash means that everything is compared.
     pub map: MapFileOptions,
+    /// Who writes to the copies. With [`Writers::Caller`], the default, a write takes as long as all copies together; else as long as those that the policy
+    /// asks for.
+    pub writers: Writers,
+    /// Bytes of writes that wait for a slow copy at most; what it misses beyond is marked in its map. Default 16 MiB.
+    pub behind_bytes_max: u64,
+    /// How long a flush waits for slow copies that the policy can do without; after that its map names what they have not made durable. Default 250 ms.
+    pub patience: Duration,
     /// Deliberate defects, for tests.
     pub sabotage: Sabotage,
+}
+
+impl Default for MirrorOptions {
+    fn default() -> Self {
+        Self {
+            map: MapFileOptions::default(),
+            writers: Writers::Caller,
+            behind_bytes_max: BEHIND_BYTES,
+            patience: PATIENCE,
+            sabotage: Sabotage::default(),
+        }
+    }
 }
 
 impl MirrorOptions {
@@ -116,6 +141,8 @@ pub struct MirrorSet {
     pub(super) flushing: Mutex<()>,
     pub(super) repairing: Mutex<()>,
     pub(super) ranges: RangeLock,
+    /// What waits for each copy, where they are written beside each other.
+    pub(super) rows: Option<Rows>,
     pub(super) members: RwLock<Vec<Member>>,
     pub(super) meta: Mutex<StateFile>,
     pub(super) unsynced: Mutex<Unsynced>,
@@ -153,6 +180,32 @@ impl MirrorSet {
     /// Size of the volume in bytes.
     pub fn bytes(&self) -> u64 {
         self.geometry.read().shape.bytes()
+    }
+
+    /// Holds the members alone, with no change in flight, and none that failed unnoticed.
+    pub(super) fn alone(&self) -> Result<RwLockWriteGuard<'_, Vec<Member>>> {
+        loop {
+            let members = self.members.write();
+            let Some(rows) = &self.rows else { return Ok(members) };
+            rows.drain();
+            if !rows.any_failed() {
+                return Ok(members);
+            }
+            drop(members);
+            self.reap()?;
+            // Somebody who waits for a change that failed may be about to take care of it.
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether a copy has not done everything yet in a range.
+    pub(super) fn is_pending(&self, number: u32, range: ByteRange) -> bool {
+        self.rows.as_ref().is_some_and(|rows| rows.is_pending(number, range))
+    }
+
+    /// Waits until a copy has done everything in a range; false when it has failed.
+    pub(super) fn wait_for_range(&self, number: u32, range: ByteRange) -> bool {
+        self.rows.as_ref().is_none_or(|rows| rows.wait_for_range(number, range))
     }
 
     /// Lets nothing through any more.
@@ -226,11 +279,16 @@ impl MirrorSet {
         let range = ByteRange::new(offset, len_u64(buf.len()));
         let (mut failing, mut last) = (Vec::new(), None);
         let any = self.sabotaged(Switch::ReadDirtyCopy);
-        let candidates: Vec<&Member> =
+        let mut candidates: Vec<&Member> =
             if any { members.iter().rev().collect() } else { members.iter().collect() };
+        candidates.retain(|member| any || member.has(range));
+        // Those that have everything come first; for the others it is worth to wait when there is nobody else.
+        if !self.sabotaged(Switch::ReadBehind) {
+            candidates.sort_by_key(|member| self.is_pending(member.number, range));
+        }
         for member in candidates {
             let Some(copy) = member.taking().filter(|_| except != Some(member.number)) else { continue };
-            if !any && !member.has(range) {
+            if !self.sabotaged(Switch::ReadBehind) && !self.wait_for_range(member.number, range) {
                 continue;
             }
             match copy.read_at(offset, buf) {

@@ -12,7 +12,7 @@ use crate::{
     Error, Result,
     dirty_map::ByteRange,
     io::{AlignedBuf, MemoryStorage, Storage},
-    units::{ExtentId, to_len},
+    units::{BLOCK_BYTES, ExtentId, to_len},
 };
 use std::io;
 
@@ -60,6 +60,8 @@ pub struct CopyStatus {
     pub standing: Standing,
     /// Bytes that its map names.
     pub dirty_bytes: u64,
+    /// Bytes of writes that wait for it, where copies are written beside each other.
+    pub behind_bytes: u64,
     /// Its line of writes.
     pub generation: GenerationId,
     /// Why it is not online, where that is not the host's wish.
@@ -108,6 +110,7 @@ fn copy_status(member: &Member, record: &StateRecord) -> Option<CopyStatus> {
         number: member.number,
         locator: own.locator.clone(),
         standing,
+        behind_bytes: 0,
         dirty_bytes: (map.weight() * map.shape().granularity().bytes()).min(map.shape().bytes()),
         generation: own.generations.current(),
         trouble: member.trouble.clone().or_else(|| member.refused.map(|outcome| outcome.reason.to_owned())),
@@ -119,21 +122,43 @@ impl MirrorSet {
     pub fn status(&self) -> MirrorStatus {
         let members = self.members.read();
         let record = self.meta.lock().current().clone();
+        let behind = |status: CopyStatus| {
+            let behind_bytes = self.rows.as_ref().map_or(0, |rows| rows.behind_bytes(status.number));
+            CopyStatus { behind_bytes, ..status }
+        };
         MirrorStatus {
             bytes: record.shape.bytes(),
             ack: record.ack,
             clean: record.clean,
             source: members.iter().find(|member| member.is_whole()).map(|member| member.number),
-            copies: members.iter().filter_map(|member| copy_status(member, &record)).collect(),
+            copies: members.iter().filter_map(|member| copy_status(member, &record)).map(behind).collect(),
             pairs: Vec::new(),
         }
     }
 
-    /// The claim of a copy: ranges that its map names, ascending. `None` when there is no such copy.
+    /// The claim of a copy: ranges that its map names, and those that wait for it, ascending. `None` when there is no such copy.
     pub fn claim(&self, number: u32) -> Option<Vec<ByteRange>> {
         let members = self.members.read();
         let found = members.iter().find(|member| member.number == number)?;
-        Some(found.map.map().extents().collect())
+        let mut claim: Vec<ByteRange> = found.map.map().extents().collect();
+        let Some(rows) = &self.rows else { return Some(claim) };
+        // What waits for it is claimed as well, in whole blocks.
+        let outward = |range: ByteRange| {
+            let start = range.offset / BLOCK_BYTES * BLOCK_BYTES;
+            ByteRange::new(start, range.end().next_multiple_of(BLOCK_BYTES) - start)
+        };
+        claim.extend(rows.pending(number).into_iter().map(outward));
+        claim.sort_by_key(|range| range.offset);
+        let mut merged: Vec<ByteRange> = Vec::with_capacity(claim.len());
+        for range in claim {
+            match merged.last_mut() {
+                Some(last) if last.end() >= range.offset => {
+                    last.bytes = last.end().max(range.end()) - last.offset;
+                }
+                _ => merged.push(range),
+            }
+        }
+        Some(merged)
     }
 
     /// What a set would say when it is opened, without changing anything: the metadata is opened in memory, copies are only read.

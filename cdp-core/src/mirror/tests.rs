@@ -86,7 +86,7 @@ fn content(copy: &Failing, bytes: u64) -> Vec<u8> {
     data
 }
 
-fn go_on<T>(_: T) -> ControlFlow<()> {
+pub(super) fn go_on<T>(_: T) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 

@@ -191,7 +191,9 @@ impl MirrorSet {
         let members = self.members.read();
         let mut read = Read { contents: Vec::new(), unreadable: false };
         for member in members.iter().filter(|member| wanted(member)) {
-            let Some(copy) = member.taking() else { continue };
+            let Some(copy) = member.taking().filter(|_| !self.is_pending(member.number, range)) else {
+                continue;
+            };
             let mut buf = AlignedBuf::new(to_len(range.bytes))
                 .map_err(|error| Error::io("reserve memory for", "a verification", error))?;
             match copy.read_at(range.offset, &mut buf[..to_len(range.bytes)]) {

@@ -15,7 +15,7 @@ const SAMPLE_WRITES: u64 = 256;
 
 /// What a change does to a copy.
 #[derive(Clone, Copy)]
-enum Change<'a> {
+pub(super) enum Change<'a> {
     Write(&'a [u8]),
     Zero,
 }
@@ -28,12 +28,16 @@ impl MirrorSet {
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let geometry = self.geometry.read();
         self.check(&geometry, offset, len_u64(buf.len()))?;
+        self.reap()?;
         let (_, failing) = {
             let members = self.members.read();
             self.read_clean(&members, offset, buf, None)?
         };
         let range = ByteRange::new(offset, len_u64(buf.len()));
         for number in failing {
+            if self.sabotaged(Switch::LeaveUnreadable) {
+                continue;
+            }
             // The caller has its data; a copy that cannot be mended goes offline there.
             let _ = self.mend(number, range);
         }
@@ -121,7 +125,7 @@ impl MirrorSet {
     }
 
     /// Gets the regions of a write into the activity log. Holds no other lock, so that a sync can make room.
-    fn pin(&self, geometry: &Geometry, range: ByteRange) -> Result<Pin> {
+    pub(super) fn pin(&self, geometry: &Geometry, range: ByteRange) -> Result<Pin> {
         loop {
             let pin = geometry.log.try_begin_write(range);
             match self.or_stop(pin)? {
@@ -138,6 +142,9 @@ impl MirrorSet {
     fn change(&self, geometry: &Geometry, range: ByteRange, change: Change<'_>) -> Result<()> {
         if range.bytes == 0 {
             return Ok(());
+        }
+        if let Some(rows) = &self.rows {
+            return self.change_in_rows(geometry, rows, range, change);
         }
         let late = self.sabotaged(Switch::LogAfterData);
         let mut pin = if late { None } else { Some(self.pin(geometry, range)?) };
@@ -172,13 +179,13 @@ impl MirrorSet {
         // An absent copy misses the write: its bits are set here, and its region is durable in the log of its map already.
         marks.into_iter().for_each(|mark| mark.done(false));
         drop(members);
-        let outcome = self.settle(range, have, needed, failures);
+        let outcome = self.settle(range, have - failures.len(), needed, failures);
         drop(held);
         outcome
     }
 
     /// For each absent copy, a write of its own map that will end by marking.
-    fn begin_marks(&self, members: &[Member], range: ByteRange) -> Result<Vec<Pin>> {
+    pub(super) fn begin_marks(&self, members: &[Member], range: ByteRange) -> Result<Vec<Pin>> {
         if self.sabotaged(Switch::MarkAfterAcknowledge) {
             self.late_marks.lock().push(range);
             return Ok(Vec::new());
@@ -189,17 +196,16 @@ impl MirrorSet {
     }
 
     /// Ends a write that failed on some copies: they leave, durably marked, before it is acknowledged.
-    fn settle(
+    pub(super) fn settle(
         &self,
         range: ByteRange,
-        have: usize,
+        reached: usize,
         needed: usize,
         failures: Vec<(u32, io::Error)>,
     ) -> Result<()> {
         if failures.is_empty() {
             return Ok(());
         }
-        let reached = have - failures.len();
         let kept = self.demote("write", &failures, Some(range))?;
         let failed = failures.into_iter().find(|(number, _)| kept == Some(*number));
         if let Some((number, error)) = failed {
@@ -214,19 +220,23 @@ impl MirrorSet {
 
     /// Syncs all copies that are online, and says how many have answered well. Regions leave the activity log when all have answered.
     pub(super) fn flush_with(&self, geometry: &Geometry) -> Result<usize> {
+        self.sync_all(geometry, false)
+    }
+
+    /// The same before the members change, which waits for every copy anyway: no copy is marked because it is slow.
+    pub(super) fn flush_patiently(&self, geometry: &Geometry) -> Result<usize> {
+        self.sync_all(geometry, true)
+    }
+
+    fn sync_all(&self, geometry: &Geometry, patiently: bool) -> Result<usize> {
         let _one = self.flushing.lock();
         self.check_alive(geometry)?;
+        self.reap()?;
         self.unsynced.lock().begin_sync();
-        let (mut failures, mut synced) = (Vec::new(), 0);
-        let members = self.members.read();
-        for member in members.iter() {
-            let Some(copy) = member.taking() else { continue };
-            match copy.sync() {
-                Ok(()) => synced += 1,
-                Err(error) => failures.push((member.number, error)),
-            }
-        }
-        drop(members);
+        let (failures, synced) = match &self.rows {
+            Some(rows) => self.sync_in_rows(rows, patiently)?,
+            None => self.sync_in_turn(),
+        };
         if !failures.is_empty() {
             let kept = self.demote("sync", &failures, None)?;
             let last = failures.into_iter().find(|(number, _)| kept == Some(*number));
@@ -241,12 +251,28 @@ impl MirrorSet {
         Ok(synced)
     }
 
+    /// Syncs one copy after the other; returns those that failed, and how many did not.
+    fn sync_in_turn(&self) -> (Vec<(u32, io::Error)>, usize) {
+        let (mut failures, mut synced) = (Vec::new(), 0);
+        let members = self.members.read();
+        for member in members.iter() {
+            let Some(copy) = member.taking() else { continue };
+            match copy.sync() {
+                Ok(()) => synced += 1,
+                Err(error) => failures.push((member.number, error)),
+            }
+        }
+        (failures, synced)
+    }
+
     /// Takes a new sample when enough was written since the last one.
     fn refresh_sample(&self, geometry: &Geometry) -> Result<()> {
-        if self.recent.lock().writes < SAMPLE_WRITES {
+        // A slow copy holds nobody up for that.
+        let busy = self.rows.as_ref().is_some_and(|rows| rows.is_busy());
+        if busy || self.recent.lock().writes < SAMPLE_WRITES {
             return Ok(());
         }
-        let members = self.members.write();
+        let members = self.alone()?;
         let sample = self.sample(&members, geometry.shape.bytes());
         self.update_state(|state| state.sample = sample)?;
         let mut recent = self.recent.lock();
@@ -294,6 +320,14 @@ impl MirrorSet {
             leaving.push(member.number);
         }
         self.rotate(&members, &leaving, &[])?;
+        if let Some(rows) = &self.rows {
+            // Those that have left before are gone through again: what they did not do is marked.
+            failures
+                .iter()
+                .filter(|(number, _)| kept != Some(*number))
+                .for_each(|(number, _)| rows.forget(*number));
+            kept.iter().for_each(|number| rows.revive(*number));
+        }
         Ok(kept)
     }
 }

@@ -9,6 +9,7 @@ mod bookmarks;
 mod halfway;
 mod history;
 mod import;
+mod import_seed;
 mod in_flight;
 mod newest;
 mod open;
@@ -33,6 +34,7 @@ pub use across::{AcrossOutcome, MemberOutcome, bookmark_across, confirm_across};
 #[cfg(feature = "testing")]
 pub(crate) use halfway::HalfCaptured;
 pub use import::ImportSource;
+pub use import_seed::{ImportSeedOptions, ImportedSeed};
 pub use in_flight::{InFlight, Written};
 pub use newest::{CommonPoint, newest_common_point};
 pub use options::{CreateOptions, OpenOptions};

@@ -145,7 +145,7 @@ impl Store {
         }
     }
 
-    pub(super) fn with_time(&self, seq: Seq) -> Result<SeqTime> {
+    pub(crate) fn with_time(&self, seq: Seq) -> Result<SeqTime> {
         Ok(SeqTime { seq, time: self.inner.group.time_of_seq(seq)? })
     }
 

@@ -17,6 +17,6 @@ impl Store {
         let group = self.owner()?;
         let volume = self.volume(Some(name))?;
         check_volume(name, bytes)?;
-        self.with_room(|| group.resize_volume(volume.id(), bytes))
+        self.with_room(|| group.resize_volume(volume.id(), bytes, None))
     }
 }

@@ -33,6 +33,9 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Times that a run is broken off and begun again before its error is returned.
 const SETBACKS_MAX: u64 = 3;
 
+/// Marks what may differ in a map, by what is known of a volume and of the source that it was last compared with.
+pub(super) type Mark<'a> = &'a dyn Fn(&DirtyMap, Known, Option<StampRecord>) -> Result<()>;
+
 /// What a resync looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResyncMode {
@@ -281,6 +284,30 @@ impl Store {
             let reason = if known.is_some() { GapReason::Host } else { GapReason::Initial };
             let newest = is_newest.then_some(newest);
             Ok(Decided { reason: Some(reason), newest, alone: Some((How::Bytes, stamp)) })
+        };
+        Run { store: self, info, source, options }.carry_out(decide, stamp, progress, cancelled)
+    }
+}
+
+impl Store {
+    /// Takes over from `source` what `mark` sets in a map and differs. `mark` is told what is known of the volume and of the source that it was last compared
+    /// with; its error ends the run before anything was changed.
+    pub(super) fn resync_marked(
+        &self,
+        info: &Arc<VolumeInfo>,
+        source: &Arc<dyn SourceReader>,
+        mark: Mark<'_>,
+        options: &ResyncOptions,
+        progress: &mut dyn FnMut(Progress),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(ResyncCounts, u64)> {
+        let group = self.owner()?;
+        let now = source.stamp().map_err(|error| Error::io("look at", SOURCE, error))?;
+        let stamp = Some(StampRecord { stamp: now, unfinished: Some(ComparisonKind::Map) });
+        let decide = |map: &DirtyMap, known: Known| {
+            let recorded = group.catalog.read().source_stamp(info.id);
+            mark(map, known, recorded)?;
+            Ok(Decided { reason: Some(GapReason::Host), newest: None, alone: Some((How::Digests, stamp)) })
         };
         Run { store: self, info, source, options }.carry_out(decide, stamp, progress, cancelled)
     }

@@ -91,6 +91,9 @@ pub struct WriteArguments {
     /// Format of the trace: csv or msr
     #[arg(long, default_value = "csv")]
     pub format: TraceFormat,
+    /// Write to the copies beside each other, each by a thread of its own: a slow one holds up only a policy that needs it
+    #[arg(long)]
+    pub parallel: bool,
     #[command(flatten)]
     pub output: OutputArguments,
 }

@@ -74,7 +74,11 @@ fn storage(path: &Path, read_only: bool) -> Outcome<DirectoryStorage> {
 /// # Errors
 /// Those of the set and of its storage.
 pub fn open(path: &Path) -> Outcome<MirrorSet> {
-    Ok(MirrorSet::open(Arc::new(storage(path, false)?), MirrorOptions::default(), &mut open_copy)?)
+    open_with(path, MirrorOptions::default())
+}
+
+fn open_with(path: &Path, options: MirrorOptions) -> Outcome<MirrorSet> {
+    Ok(MirrorSet::open(Arc::new(storage(path, false)?), options, &mut open_copy)?)
 }
 
 /// Looks at a set without changing it.

@@ -6,7 +6,7 @@ use super::{
     arguments::WriteArguments,
     close,
     documents::{SetDocument, WriteDocument},
-    open, seconds_since,
+    open_with, seconds_since,
 };
 use crate::{
     exit::{Failure, Outcome},
@@ -14,7 +14,7 @@ use crate::{
     output::{self, to_float},
 };
 use cdp_core::{
-    mirror::MirrorSet,
+    mirror::{MirrorOptions, MirrorSet, Writers},
     trace::{Fill, TraceLine, TraceOp, TraceReader},
 };
 use std::{fs::File, io::BufReader, time::Instant};
@@ -37,7 +37,8 @@ pub fn run(arguments: &WriteArguments) -> Outcome {
         return Err(Failure::new(format!("{} is a directory, not a trace", path.display())));
     }
     let lines = TraceReader::new(BufReader::with_capacity(READ_BYTES, file), arguments.format);
-    let set = open(&arguments.set)?;
+    let writers = if arguments.parallel { Writers::Threads } else { Writers::Caller };
+    let set = open_with(&arguments.set, MirrorOptions { writers, ..MirrorOptions::default() })?;
     let interrupt = Interrupt::register()?;
     let (started, mut counts) = (Instant::now(), Counts::default());
     let carried_out = carry_out(&set, lines, arguments.fill, &interrupt, &mut counts);

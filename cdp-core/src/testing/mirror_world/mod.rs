@@ -21,7 +21,7 @@ use crate::{
         IO_ALIGN, Storage,
         simulated::{AtomicUnit, CrashPolicy, SimRng, SimulatedConfig, SimulatedStorage},
     },
-    mirror::{AckPolicy, CreateMirror, ExtentCopy, MirrorCopy, MirrorOptions, MirrorSet, NewCopy},
+    mirror::{AckPolicy, CreateMirror, ExtentCopy, MirrorCopy, MirrorOptions, MirrorSet, NewCopy, Writers},
     sabotage::Sabotage,
     units::{BLOCK_BYTES, len_u64, to_len},
 };
@@ -63,6 +63,10 @@ pub struct WorldConfig {
     pub unit: AtomicUnit,
     /// Whether copies know when they were changed.
     pub stamps: bool,
+    /// Who writes to the copies.
+    pub writers: Writers,
+    /// Bytes that wait for a slow copy at most.
+    pub behind_bytes_max: u64,
     /// Deliberate defects.
     pub sabotage: Sabotage,
 }
@@ -116,6 +120,10 @@ coverage! {
     harmed,
     /// Bits that rotted on a copy and were found.
     rotten,
+    /// Blocks that a copy could not read, and that were written back.
+    mended,
+    /// Steps that began while something waited for a copy.
+    behind,
     /// Changes of the size.
     resized,
     /// Copies added and removed.
@@ -185,7 +193,9 @@ impl WorldConfig {
             log: self.log,
             ..MapFileOptions::default()
         };
-        MirrorOptions { map, sabotage: self.sabotage }
+        let (writers, sabotage) = (self.writers, self.sabotage);
+        let behind_bytes_max = self.behind_bytes_max;
+        MirrorOptions { map, writers, behind_bytes_max, sabotage, ..MirrorOptions::default() }
     }
 }
 
@@ -280,6 +290,14 @@ impl MirrorWorld {
     /// The first thing that is not as it must be.
     pub fn step(&mut self, op: &MirrorOp) -> Result<(), Mismatch> {
         self.coverage.steps += 1;
+        if self.config.writers != Writers::Caller {
+            let copies = self.set().status().copies;
+            self.coverage.behind += u64::from(copies.iter().any(|copy| copy.behind_bytes > 0));
+            let steps = if self.rng.chance(0.3) { self.rng.below(5) } else { 0 };
+            for _ in 0..steps {
+                self.set().step_writers();
+            }
+        }
         self.act(op)?;
         self.settle()?;
         self.forget_cut_off();
@@ -363,7 +381,8 @@ impl MirrorWorld {
         for own in &mut self.disks {
             own.disk = cut(&own.disk, &mut self.rng);
         }
-        if down == Down::Power {
+        // What waits for a copy that the set takes for its source is lost with the process, as what a disk keeps in its cache is with the power.
+        if down == Down::Power || self.config.writers != Writers::Caller {
             self.model.power_cut();
         }
         self.check_rotated()?;

@@ -3,7 +3,7 @@
 use super::WorldConfig;
 use crate::{
     io::simulated::{AtomicUnit, SimRng},
-    mirror::AckPolicy,
+    mirror::{AckPolicy, Writers},
     sabotage::Sabotage,
 };
 
@@ -63,6 +63,8 @@ pub enum MirrorOp {
     Harm(u64),
     /// A bit of a clean copy rots; verification must find it.
     Rot(u64),
+    /// A block of the copy that is read first rots and cannot be read: the read is served all the same, and the block is written back.
+    Unreadable(u64),
     /// Adds a copy.
     Add,
     /// Removes a copy.
@@ -78,6 +80,9 @@ pub struct MirrorHistory {
     pub ops: Vec<MirrorOp>,
 }
 
+/// Seeds with this bit write to copies beside each other, in an order of their own, and let some fall behind.
+pub const BESIDE: u64 = 1 << 32;
+
 /// The history of a seed.
 pub fn generate(seed: u64) -> MirrorHistory {
     let mut rng = SimRng::new(seed);
@@ -92,6 +97,8 @@ pub fn generate(seed: u64) -> MirrorHistory {
         ack: rng.pick(&[AckPolicy::One, AckPolicy::One, AckPolicy::Quorum, AckPolicy::All]),
         unit: rng.pick(&[AtomicUnit::Sector, AtomicUnit::Block]),
         stamps: rng.chance(0.5),
+        writers: if seed & BESIDE == 0 { Writers::Caller } else { Writers::Stepped { seed: seed ^ 0x5eed } },
+        behind_bytes_max: [16 << 10, 64 << 10, 1 << 20][usize::try_from(seed % 3).unwrap_or(0)],
         sabotage: Sabotage::default(),
     };
     let trouble = rng.pick(&[0, 5, 15]);
@@ -109,7 +116,10 @@ fn step(rng: &mut SimRng, world: &WorldConfig, trouble: u64) -> MirrorOp {
             4..=6 => MirrorOp::CopyFails(copy, u8::try_from(rng.below(3)).unwrap_or(0), rng.chance(0.5)),
             7 => MirrorOp::MetaFails(rng.chance(0.5)),
             8 => MirrorOp::Harm(rng.next_u64()),
-            9 => MirrorOp::Rot(rng.next_u64()),
+            9 => match rng.next_u64() {
+                seed if seed % 2 == 0 => MirrorOp::Rot(seed),
+                seed => MirrorOp::Unreadable(seed),
+            },
             10 => MirrorOp::SetBack(copy),
             _ => MirrorOp::SplitBrain(copy),
         };

@@ -86,9 +86,15 @@ impl MirrorWorld {
                 self.go_down(if seed % 2 == 0 { Down::Kill } else { Down::Power })
             }
             MirrorOp::Rot(seed) => self.rot(seed),
+            MirrorOp::Unreadable(seed) => self.unreadable(seed),
             MirrorOp::Add => self.add(),
             MirrorOp::Remove(copy) => self.remove(copy),
         }
+    }
+
+    /// Lets every copy do what waits for it.
+    fn drain_writers(&self) {
+        while self.set().step_writers() {}
     }
 
     fn sectors(&self, place: u64, length: u64) -> Range<usize> {
@@ -370,6 +376,7 @@ impl MirrorWorld {
 
     /// One bit of a whole copy rots: a comparison finds the block, and gives it back from the copy that is right.
     fn rot(&mut self, seed: u64) -> Result<(), Mismatch> {
+        self.drain_writers();
         let clean = self.standing_so(|standing| standing == Standing::Clean);
         if clean.len() < 2 || self.faulty || self.machine.is_stopped() {
             return Ok(());
@@ -399,6 +406,59 @@ impl MirrorWorld {
         }
         self.coverage.rotten += 1;
         self.verify()?;
+        self.check_claims()
+    }
+
+    /// A block of the copy that reads go to rots, and the next read of it fails: the caller gets what another copy holds, and the copy its block.
+    fn unreadable(&mut self, seed: u64) -> Result<(), Mismatch> {
+        self.drain_writers();
+        let mut clean = self.standing_so(|standing| standing == Standing::Clean);
+        if clean.len() < 2 || self.faulty || self.machine.is_stopped() {
+            return Ok(());
+        }
+        self.machine.disarm();
+        let offset = seed % self.model.bytes();
+        // Copies that lack something else are read as well.
+        let lacks = |at: &usize| {
+            let claim = self.set().claim(self.disks[*at].number).unwrap_or_default();
+            claim.iter().any(|range| range.offset <= offset && offset < range.end())
+        };
+        clean.extend(self.standing_so(|standing| standing == Standing::Dirty));
+        clean.retain(|at| !lacks(at));
+        clean.sort_by_key(|at| self.disks[*at].number);
+        let (at, before) = (clean[0], self.standing(clean[0]));
+        let number = self.disks[at].number;
+        if !self.disks[at].disk.flip_bit(COPY_EXTENT, offset, 5).unwrap_or(false) {
+            return Ok(());
+        }
+        self.disks[at].disk.inject(Fault::io_error(Call::Read));
+        let sector = to_len(offset / SECTOR_BYTES);
+        let mut data = vec![0; 512];
+        let read = self.set().read(len_u64(sector) * SECTOR_BYTES, &mut data);
+        read.map_err(Mismatch::failed("read of a block that another copy holds"))?;
+        self.model.take("a read of a block that one copy cannot read", sector, &data)?;
+        if self.disks[at].disk.faults_struck() == 0 {
+            return Err(Mismatch::new(
+                format!("copy {number}, the first that is clean"),
+                "is read",
+                "it was not",
+            ));
+        }
+        if self.standing(at) != before {
+            let status = format!("{:?}", self.set().status());
+            return Err(Mismatch::new(
+                format!("copy {number}, whose block was written back"),
+                format!("stands as before, {before:?}"),
+                status,
+            ));
+        }
+        self.coverage.mended += 1;
+        // A power cut would take the block back that was written, and show the bit again, which a real disk would not give out.
+        let flushed = self.set().flush();
+        if self.outcome("flush", flushed)?.is_some() {
+            self.model.flushed();
+        }
+        // The bit that rotted is whole again, or this finds a difference that nobody claims.
         self.check_claims()
     }
 
