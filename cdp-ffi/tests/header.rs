@@ -30,6 +30,10 @@ const SECTIONS: &[(&str, &str)] = &[
     ("in_flight", "tap: writes that overlap in flight"),
     ("resync", "resync, verify, check"),
     ("import", "import"),
+    ("copy", "mirror sets: where copies live"),
+    ("mirror", "mirror sets"),
+    ("mirror_status", "mirror sets: status"),
+    ("mirror_job", "mirror sets: repair and verification"),
     ("event", "events"),
     ("statistics", "figures"),
 ];
