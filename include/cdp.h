@@ -297,6 +297,33 @@ cdp_status cdp_storage_open_directory(const char *path,
 // [any thread; waits for nothing]
 cdp_status cdp_storage_close(struct cdp_storage **storage);
 
+/* ---- log --------------------------------------------------------------------------------------------------------- */
+
+// Something is broken, and somebody has to look.
+#define CDP_LOG_ERROR 1
+
+// Protection is less than was asked for; the library mends it where it can.
+#define CDP_LOG_WARNING 2
+
+// As it should be.
+#define CDP_LOG_INFO 3
+
+// Where the lines of a store's log go. A line is an event (cdp_event_next gives them with their kinds), or what the opening or the end of the
+// store has found.
+typedef struct cdp_log_sink {
+  // sizeof(cdp_log_sink).
+  uint32_t struct_size;
+  // Lines of this level and below: CDP_LOG_*. 0: all.
+  uint32_t level_max;
+  // Passed to the function.
+  void *userdata;
+  // Takes one line of len bytes of UTF-8 with a NUL behind them, borrowed for the call. Called from whatever thread is inside of the library,
+  // those of the runner among them, one line at a time, while the store waits; must not call the library or unwind. Required.
+  void (*log)(void *userdata, uint32_t level, const char *message, size_t len);
+  // Called exactly once, when nothing is called any more. May be NULL.
+  cdp_free_userdata free_userdata;
+} cdp_log_sink;
+
 /* ---- store ------------------------------------------------------------------------------------------------------- */
 
 // The store is opened for reading only, beside an owner if there is one, and seen as it is at that moment.
@@ -360,6 +387,8 @@ typedef struct cdp_open_options {
   uint64_t page_cache_bytes;
   // Space of a new segment, bytes. 0: 64 MiB, which is also the most.
   uint64_t segment_bytes;
+  // Where lines for people go. NULL: nowhere. The struct is copied.
+  const cdp_log_sink *log;
 } cdp_open_options;
 
 // What a new store begins with.
@@ -461,7 +490,7 @@ cdp_status cdp_store_step(struct cdp_store *store,
 cdp_status cdp_store_step_retention(struct cdp_store *store);
 
 // Starts the bundled runner: threads that do the background work until cdp_runner_stop or cdp_store_close. These are the only threads that
-// outlive a call. flags: CDP_RUNNER_*. A defect in one of them is reported on stderr, as nobody is there to be told.
+// outlive a call. flags: CDP_RUNNER_*. A defect in one of them ends it and is an event.
 // [any thread; waits for the start of threads]
 cdp_status cdp_runner_start(struct cdp_store *store,
                             uint32_t flags,
@@ -2100,6 +2129,9 @@ cdp_status cdp_mirror_verify_close(struct cdp_mirror_verify **verify);
 
 // The map of what differs could not be kept or used: the whole source is compared.
 #define CDP_EVENT_MAP_NOT_USED 14
+
+// A defect of the library ended a thread of the runner: stop the runner and start it anew.
+#define CDP_EVENT_RUNNER_FAILED 15
 
 // Something that this version of the header has no name for; the text tells.
 #define CDP_EVENT_OTHER 0

@@ -30,6 +30,7 @@ pub mod copy;
 pub mod event;
 pub mod import;
 pub mod in_flight;
+pub mod log;
 pub mod mirror;
 pub mod mirror_job;
 pub mod mirror_status;

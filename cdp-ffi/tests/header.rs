@@ -15,6 +15,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("types", "types"),
     ("status", "status"),
     ("storage", "storage"),
+    ("log", "log"),
     ("store", "store"),
     ("volume", "volume"),
     ("queue", "queue: submit and poll"),
