@@ -223,11 +223,41 @@ cdp_status cdp_last_error_nearest(cdp_point *before_out,
 // Keeps readers out for the moment of a removal; refused with -EAGAIN while there is a lease.
 #define CDP_LOCK_READERS_OUT 3
 
+// Fill buf.
+#define CDP_IO_READ 1
+
+// Write buf, growing the extent when needed.
+#define CDP_IO_WRITE 2
+
+// Make every write and size of the extent durable that ended before this was submitted.
+#define CDP_IO_SYNC 3
+
 // Go through the page cache even where the file system could do without.
 #define CDP_DIRECTORY_BUFFERED (1 << 0)
 
+// What a host says with when a submitted request has ended.
+typedef struct cdp_completion cdp_completion;
+
 // Where the bytes of a store live.
 typedef struct cdp_storage cdp_storage;
+
+// A request to a storage of the application that need not wait.
+typedef struct cdp_io {
+  // Bytes of this struct that the library has filled.
+  uint32_t struct_size;
+  // CDP_IO_*.
+  uint32_t op;
+  // What create or open gave for the extent.
+  void *handle;
+  // First byte within the extent; 0 for CDP_IO_SYNC.
+  uint64_t offset;
+  // Where the data goes or comes from, the application's until the request is completed; not to be written for CDP_IO_WRITE; NULL for CDP_IO_SYNC.
+  void *buf;
+  // Its length, bytes; 0 for CDP_IO_SYNC.
+  size_t len;
+  // For cdp_io_complete, once.
+  struct cdp_completion *completion;
+} cdp_io;
 
 // A storage that the application supplies: numbered extents.
 //
@@ -256,11 +286,11 @@ typedef struct cdp_storage_calls {
   int32_t (*remove)(void *userdata, uint64_t extent);
   // Makes created and removed names durable. NULL: they are when create and remove return.
   int32_t (*sync_names)(void *userdata);
-  // Fills the buffer. A range that reaches past the end is an error. Required.
+  // Fills the buffer. A range that reaches past the end is an error. Required without submit.
   int32_t (*read)(void *userdata, void *handle, uint64_t offset, void *buf, size_t len);
-  // Writes all of the buffer, growing the extent when needed. Required.
+  // Writes all of the buffer, growing the extent when needed. Required without submit.
   int32_t (*write)(void *userdata, void *handle, uint64_t offset, const void *buf, size_t len);
-  // Makes every write and size of the extent durable that returned before. Required.
+  // Makes every write and size of the extent durable that returned before. Required without submit.
   int32_t (*sync)(void *userdata, void *handle);
   // Size of the extent in bytes. Required.
   int32_t (*size)(void *userdata, void *handle, uint64_t *bytes_out);
@@ -274,6 +304,13 @@ typedef struct cdp_storage_calls {
   void (*unlock)(void *userdata, uint32_t kind);
   // Called exactly once, when nothing is called any more. May be NULL.
   cdp_free_userdata free_userdata;
+  // Takes a request and returns, for an application that must not block in its functions: used instead of read, write and sync where it is
+  // given. The struct is borrowed for the call. 0: taken, and cdp_io_complete is called for it exactly once, from any thread, also from
+  // within submit or poll. A negative errno: not taken. The thread of the library that submitted waits for the end, however long that takes.
+  int32_t (*submit)(void *userdata, const struct cdp_io *io);
+  // Called over and over by a thread that waits for a request that it submitted: looks for requests that have ended and completes them, those of
+  // other threads too; may wait for a moment. NULL: they are completed without that, from threads of the application. For submit alone.
+  void (*poll)(void *userdata);
 } cdp_storage_calls;
 
 // Takes a storage that the application supplies, for any number of stores that are opened on it one after the other, or as one owner with
@@ -281,6 +318,11 @@ typedef struct cdp_storage_calls {
 // once. [any thread; waits for nothing]
 cdp_status cdp_storage_open_custom(const struct cdp_storage_calls *calls,
                                    struct cdp_storage **storage_out);
+
+// Says that a request that was submitted has ended: 0, or a negative errno. Its buffer is the library's again, and the completion is used up.
+// CDP_ERR_CLOSED when it was used up before. [any thread, also within submit and poll; waits for nothing]
+cdp_status cdp_io_complete(struct cdp_completion *completion,
+                           int32_t result);
 
 // Makes a storage in memory of at most capacity_bytes bytes (0: no bound), for tests and tools. Nothing of it survives the process.
 // [any thread; waits for nothing]
