@@ -339,6 +339,103 @@ cdp_status cdp_storage_open_directory(const char *path,
 // [any thread; waits for nothing]
 cdp_status cdp_storage_close(struct cdp_storage **storage);
 
+/* ---- copies and devices ------------------------------------------------------------------------------------------ */
+
+// Where one copy of a mirrored volume lives.
+typedef struct cdp_copy cdp_copy;
+
+// A copy that the application supplies.
+//
+// Every function returns 0 or a negative errno, may be called from any thread, several at once, and must not call the library or unwind. Two
+// changes that touch the same 4 KiB are never in flight at once. Offsets and lengths are multiples of 512 within the size; buffers may lie
+// anywhere.
+//
+// Durability: a write or zeroes are durable once a sync that was begun after they returned has returned 0. After a failed sync nothing is
+// known of what it covered.
+typedef struct cdp_copy_calls {
+  // sizeof(cdp_copy_calls).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Passed to every function.
+  void *userdata;
+  // Fills the buffer. Required.
+  int32_t (*read)(void *userdata, uint64_t offset, void *buf, size_t len);
+  // Writes all of the buffer. Required.
+  int32_t (*write)(void *userdata, uint64_t offset, const void *buf, size_t len);
+  // Makes a range read as zeroes; discards are zeroes too. Required.
+  int32_t (*write_zeroes)(void *userdata, uint64_t offset, uint64_t len);
+  // Makes every change durable that returned before. Required.
+  int32_t (*sync)(void *userdata);
+  // Size in bytes. Required.
+  int32_t (*size)(void *userdata, uint64_t *bytes_out);
+  // Gives the copy another size, durably, and stores 1 when new bytes are known to read as zeroes, else 0. -ENOSPC when it cannot be so large;
+  // one that is large enough already may stay. NULL: its size does not change.
+  int32_t (*set_size)(void *userdata, uint64_t bytes, uint32_t *zeroes_out);
+  // Stores 1 when the whole copy is known to read as zeroes, without reading it, else 0. NULL: that is never known.
+  int32_t (*is_zero)(void *userdata, uint32_t *zero_out);
+  // Stores a number that is another one after the content was changed by anybody, such as the time of the last change. NULL: there is no such
+  // thing.
+  int32_t (*change_stamp)(void *userdata, uint64_t *stamp_out);
+  // Called exactly once, when nothing is called any more. May be NULL.
+  cdp_free_userdata free_userdata;
+} cdp_copy_calls;
+
+// Opens a raw file or block device that exists as a copy. Close it with cdp_copy_close. [any thread; waits for the file system]
+cdp_status cdp_copy_open_file(const char *path,
+                              struct cdp_copy **copy_out);
+
+// Makes a sparse file of bytes zeroes, durably, and opens it as a copy. CDP_ERR_EXISTS when there is something of that name.
+// [any thread; waits for the file system]
+cdp_status cdp_copy_create_file(const char *path,
+                                uint64_t bytes,
+                                struct cdp_copy **copy_out);
+
+// Takes a copy that the application supplies. The struct is copied; userdata must live until free_userdata is called, also when this call
+// fails, which is then at once. [any thread; waits for nothing]
+cdp_status cdp_copy_open_custom(const struct cdp_copy_calls *calls,
+                                struct cdp_copy **copy_out);
+
+// Gives up a copy and sets the variable to NULL, which it may be already. Mirror sets that have taken it go on with it.
+// [any thread; waits for nothing]
+cdp_status cdp_copy_close(struct cdp_copy **copy);
+
+/* ---- storage on one flat device ---------------------------------------------------------------------------------- */
+
+// What is on the device is given up; without it a device that holds a flat storage is left alone.
+#define CDP_FLAT_OVERWRITE (1 << 0)
+
+// How a flat storage is made.
+typedef struct cdp_flat_options {
+  // sizeof(cdp_flat_options).
+  uint32_t struct_size;
+  // CDP_FLAT_OVERWRITE.
+  uint32_t flags;
+  // Bytes of a slot: a multiple of 4096 up to 64 GiB; the device has at most 65536 of them. 0: 1 MiB.
+  uint64_t slot_bytes;
+} cdp_flat_options;
+
+// Divides a device into slots that are all free, durably. The device is given as a copy (cdp_copy_open_custom, cdp_copy_open_file), borrowed for the
+// call, and must be used by nobody else; options may be NULL. CDP_ERR_EXISTS when it holds a flat storage already. On other failures
+// it may hold none any more. [any thread; waits for the device]
+cdp_status cdp_flat_format(cdp_copy *device,
+                           const struct cdp_flat_options *options);
+
+// As cdp_flat_format, for a file that exists, of its size now, or a block device.
+cdp_status cdp_flat_format_file(const char *path, const struct cdp_flat_options *options);
+
+// Opens a flat storage, for any number of stores that are opened on it one after the other. The device goes on being used until the storage and its
+// stores are closed, and must be used by nobody else meanwhile. A store on it needs segments of at least 4 MiB
+// (cdp_open_options.segment_bytes) and, beside its history, room for two of them. CDP_ERR_NOT_FOUND when the device was not formatted, CDP_ERR_CORRUPT
+// when both of its tables are damaged. When slots run out calls of the store answer CDP_ERR_JOURNAL_FULL. Close it with cdp_storage_close.
+// [any thread; waits for the device]
+cdp_status cdp_storage_open_flat(cdp_copy *device,
+                                 cdp_storage **storage_out);
+
+// As cdp_storage_open_flat, on a file or block device, which is locked against other processes: CDP_ERR_BUSY when one has it.
+cdp_status cdp_storage_open_flat_file(const char *path,
+                                      cdp_storage **storage_out);
+
 /* ---- log --------------------------------------------------------------------------------------------------------- */
 
 // Something is broken, and somebody has to look.
@@ -1632,67 +1729,6 @@ cdp_status cdp_volume_import(cdp_store *store,
                              uint64_t time_ns,
                              const cdp_watch *watch,
                              cdp_volume **volume_out);
-
-/* ---- mirror sets: where copies live ------------------------------------------------------------------------------ */
-
-// Where one copy of a mirrored volume lives.
-typedef struct cdp_copy cdp_copy;
-
-// A copy that the application supplies.
-//
-// Every function returns 0 or a negative errno, may be called from any thread, several at once, and must not call the library or unwind. Two
-// changes that touch the same 4 KiB are never in flight at once. Offsets and lengths are multiples of 512 within the size; buffers may lie
-// anywhere.
-//
-// Durability: a write or zeroes are durable once a sync that was begun after they returned has returned 0. After a failed sync nothing is
-// known of what it covered.
-typedef struct cdp_copy_calls {
-  // sizeof(cdp_copy_calls).
-  uint32_t struct_size;
-  // 0.
-  uint32_t flags;
-  // Passed to every function.
-  void *userdata;
-  // Fills the buffer. Required.
-  int32_t (*read)(void *userdata, uint64_t offset, void *buf, size_t len);
-  // Writes all of the buffer. Required.
-  int32_t (*write)(void *userdata, uint64_t offset, const void *buf, size_t len);
-  // Makes a range read as zeroes; discards are zeroes too. Required.
-  int32_t (*write_zeroes)(void *userdata, uint64_t offset, uint64_t len);
-  // Makes every change durable that returned before. Required.
-  int32_t (*sync)(void *userdata);
-  // Size in bytes. Required.
-  int32_t (*size)(void *userdata, uint64_t *bytes_out);
-  // Gives the copy another size, durably, and stores 1 when new bytes are known to read as zeroes, else 0. -ENOSPC when it cannot be so large;
-  // one that is large enough already may stay. NULL: its size does not change.
-  int32_t (*set_size)(void *userdata, uint64_t bytes, uint32_t *zeroes_out);
-  // Stores 1 when the whole copy is known to read as zeroes, without reading it, else 0. NULL: that is never known.
-  int32_t (*is_zero)(void *userdata, uint32_t *zero_out);
-  // Stores a number that is another one after the content was changed by anybody, such as the time of the last change. NULL: there is no such
-  // thing.
-  int32_t (*change_stamp)(void *userdata, uint64_t *stamp_out);
-  // Called exactly once, when nothing is called any more. May be NULL.
-  cdp_free_userdata free_userdata;
-} cdp_copy_calls;
-
-// Opens a raw file or block device that exists as a copy. Close it with cdp_copy_close. [any thread; waits for the file system]
-cdp_status cdp_copy_open_file(const char *path,
-                              struct cdp_copy **copy_out);
-
-// Makes a sparse file of bytes zeroes, durably, and opens it as a copy. CDP_ERR_EXISTS when there is something of that name.
-// [any thread; waits for the file system]
-cdp_status cdp_copy_create_file(const char *path,
-                                uint64_t bytes,
-                                struct cdp_copy **copy_out);
-
-// Takes a copy that the application supplies. The struct is copied; userdata must live until free_userdata is called, also when this call
-// fails, which is then at once. [any thread; waits for nothing]
-cdp_status cdp_copy_open_custom(const struct cdp_copy_calls *calls,
-                                struct cdp_copy **copy_out);
-
-// Gives up a copy and sets the variable to NULL, which it may be already. Mirror sets that have taken it go on with it.
-// [any thread; waits for nothing]
-cdp_status cdp_copy_close(struct cdp_copy **copy);
 
 /* ---- mirror sets ------------------------------------------------------------------------------------------------- */
 

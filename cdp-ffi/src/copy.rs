@@ -161,8 +161,8 @@ impl MirrorCopy for HostCopy {
     }
 
     fn identity(&self) -> Option<(u64, u64)> {
-        // No file system has a device of this number.
-        Some((u64::MAX, self.number))
+        // No file system has a device of this number, and block devices are told by the one above.
+        Some((u64::MAX - 1, self.number))
     }
 }
 

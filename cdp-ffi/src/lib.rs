@@ -28,6 +28,7 @@ pub mod bookmark;
 pub mod bookmark_more;
 pub mod copy;
 pub mod event;
+pub mod flat;
 pub mod import;
 pub mod in_flight;
 pub mod log;
