@@ -142,6 +142,8 @@ prepare() {
     needs qemu-img qemu-utils
     needs fio fio
     needs nbdfuse nbdfuse
+    needs qemu-system-x86_64 qemu-system-x86
+    needs busybox busybox-static
     install_missing
     read_test_command
 }
@@ -177,6 +179,8 @@ c_interface_tests() {
     step 'installed C library' env "CARGO_BUILD=${build[*]}" cdp-ffi/packaging/check "$scratch_directory/installed"
     step 'C examples' make -C examples/c check "CDP_BUILD=$built" "BUILD=$scratch_directory/examples-c"
     step 'plugin for nbdkit' make -C examples/nbdkit check "CDP_BUILD=$built" "BUILD=$scratch_directory/examples-nbdkit"
+    step 'machine on the plugin for nbdkit' examples/nbdkit/check-machine \
+        "$scratch_directory/examples-nbdkit/nbdkit-cdp-plugin.so" "$built/cdp"
     local lacks
     lacks=$(machine_lacks)
     if [ -n "$lacks" ]; then

@@ -223,11 +223,41 @@ cdp_status cdp_last_error_nearest(cdp_point *before_out,
 // Keeps readers out for the moment of a removal; refused with -EAGAIN while there is a lease.
 #define CDP_LOCK_READERS_OUT 3
 
+// Fill buf.
+#define CDP_IO_READ 1
+
+// Write buf, growing the extent when needed.
+#define CDP_IO_WRITE 2
+
+// Make every write and size of the extent durable that ended before this was submitted.
+#define CDP_IO_SYNC 3
+
 // Go through the page cache even where the file system could do without.
 #define CDP_DIRECTORY_BUFFERED (1 << 0)
 
+// What a host says with when a submitted request has ended.
+typedef struct cdp_completion cdp_completion;
+
 // Where the bytes of a store live.
 typedef struct cdp_storage cdp_storage;
+
+// A request to a storage of the application that need not wait.
+typedef struct cdp_io {
+  // Bytes of this struct that the library has filled.
+  uint32_t struct_size;
+  // CDP_IO_*.
+  uint32_t op;
+  // What create or open gave for the extent.
+  void *handle;
+  // First byte within the extent; 0 for CDP_IO_SYNC.
+  uint64_t offset;
+  // Where the data goes or comes from, the application's until the request is completed; not to be written for CDP_IO_WRITE; NULL for CDP_IO_SYNC.
+  void *buf;
+  // Its length, bytes; 0 for CDP_IO_SYNC.
+  size_t len;
+  // For cdp_io_complete, once.
+  struct cdp_completion *completion;
+} cdp_io;
 
 // A storage that the application supplies: numbered extents.
 //
@@ -256,11 +286,11 @@ typedef struct cdp_storage_calls {
   int32_t (*remove)(void *userdata, uint64_t extent);
   // Makes created and removed names durable. NULL: they are when create and remove return.
   int32_t (*sync_names)(void *userdata);
-  // Fills the buffer. A range that reaches past the end is an error. Required.
+  // Fills the buffer. A range that reaches past the end is an error. Required without submit.
   int32_t (*read)(void *userdata, void *handle, uint64_t offset, void *buf, size_t len);
-  // Writes all of the buffer, growing the extent when needed. Required.
+  // Writes all of the buffer, growing the extent when needed. Required without submit.
   int32_t (*write)(void *userdata, void *handle, uint64_t offset, const void *buf, size_t len);
-  // Makes every write and size of the extent durable that returned before. Required.
+  // Makes every write and size of the extent durable that returned before. Required without submit.
   int32_t (*sync)(void *userdata, void *handle);
   // Size of the extent in bytes. Required.
   int32_t (*size)(void *userdata, void *handle, uint64_t *bytes_out);
@@ -274,6 +304,13 @@ typedef struct cdp_storage_calls {
   void (*unlock)(void *userdata, uint32_t kind);
   // Called exactly once, when nothing is called any more. May be NULL.
   cdp_free_userdata free_userdata;
+  // Takes a request and returns, for an application that must not block in its functions: used instead of read, write and sync where it is
+  // given. The struct is borrowed for the call. 0: taken, and cdp_io_complete is called for it exactly once, from any thread, also from
+  // within submit or poll. A negative errno: not taken. The thread of the library that submitted waits for the end, however long that takes.
+  int32_t (*submit)(void *userdata, const struct cdp_io *io);
+  // Called over and over by a thread that waits for a request that it submitted: looks for requests that have ended and completes them, those of
+  // other threads too; may wait for a moment. NULL: they are completed without that, from threads of the application. For submit alone.
+  void (*poll)(void *userdata);
 } cdp_storage_calls;
 
 // Takes a storage that the application supplies, for any number of stores that are opened on it one after the other, or as one owner with
@@ -281,6 +318,11 @@ typedef struct cdp_storage_calls {
 // once. [any thread; waits for nothing]
 cdp_status cdp_storage_open_custom(const struct cdp_storage_calls *calls,
                                    struct cdp_storage **storage_out);
+
+// Says that a request that was submitted has ended: 0, or a negative errno. Its buffer is the library's again, and the completion is used up.
+// CDP_ERR_CLOSED when it was used up before. [any thread, also within submit and poll; waits for nothing]
+cdp_status cdp_io_complete(struct cdp_completion *completion,
+                           int32_t result);
 
 // Makes a storage in memory of at most capacity_bytes bytes (0: no bound), for tests and tools. Nothing of it survives the process.
 // [any thread; waits for nothing]
@@ -296,6 +338,130 @@ cdp_status cdp_storage_open_directory(const char *path,
 // Gives up a storage and sets the variable to NULL, which it may be already. Stores that are open on it go on working.
 // [any thread; waits for nothing]
 cdp_status cdp_storage_close(struct cdp_storage **storage);
+
+/* ---- copies and devices ------------------------------------------------------------------------------------------ */
+
+// Where one copy of a mirrored volume lives.
+typedef struct cdp_copy cdp_copy;
+
+// A copy that the application supplies.
+//
+// Every function returns 0 or a negative errno, may be called from any thread, several at once, and must not call the library or unwind. Two
+// changes that touch the same 4 KiB are never in flight at once. Offsets and lengths are multiples of 512 within the size; buffers may lie
+// anywhere.
+//
+// Durability: a write or zeroes are durable once a sync that was begun after they returned has returned 0. After a failed sync nothing is
+// known of what it covered.
+typedef struct cdp_copy_calls {
+  // sizeof(cdp_copy_calls).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Passed to every function.
+  void *userdata;
+  // Fills the buffer. Required.
+  int32_t (*read)(void *userdata, uint64_t offset, void *buf, size_t len);
+  // Writes all of the buffer. Required.
+  int32_t (*write)(void *userdata, uint64_t offset, const void *buf, size_t len);
+  // Makes a range read as zeroes; discards are zeroes too. Required.
+  int32_t (*write_zeroes)(void *userdata, uint64_t offset, uint64_t len);
+  // Makes every change durable that returned before. Required.
+  int32_t (*sync)(void *userdata);
+  // Size in bytes. Required.
+  int32_t (*size)(void *userdata, uint64_t *bytes_out);
+  // Gives the copy another size, durably, and stores 1 when new bytes are known to read as zeroes, else 0. -ENOSPC when it cannot be so large;
+  // one that is large enough already may stay. NULL: its size does not change.
+  int32_t (*set_size)(void *userdata, uint64_t bytes, uint32_t *zeroes_out);
+  // Stores 1 when the whole copy is known to read as zeroes, without reading it, else 0. NULL: that is never known.
+  int32_t (*is_zero)(void *userdata, uint32_t *zero_out);
+  // Stores a number that is another one after the content was changed by anybody, such as the time of the last change. NULL: there is no such
+  // thing.
+  int32_t (*change_stamp)(void *userdata, uint64_t *stamp_out);
+  // Called exactly once, when nothing is called any more. May be NULL.
+  cdp_free_userdata free_userdata;
+} cdp_copy_calls;
+
+// Opens a raw file or block device that exists as a copy. Close it with cdp_copy_close. [any thread; waits for the file system]
+cdp_status cdp_copy_open_file(const char *path,
+                              struct cdp_copy **copy_out);
+
+// Makes a sparse file of bytes zeroes, durably, and opens it as a copy. CDP_ERR_EXISTS when there is something of that name.
+// [any thread; waits for the file system]
+cdp_status cdp_copy_create_file(const char *path,
+                                uint64_t bytes,
+                                struct cdp_copy **copy_out);
+
+// Takes a copy that the application supplies. The struct is copied; userdata must live until free_userdata is called, also when this call
+// fails, which is then at once. [any thread; waits for nothing]
+cdp_status cdp_copy_open_custom(const struct cdp_copy_calls *calls,
+                                struct cdp_copy **copy_out);
+
+// Gives up a copy and sets the variable to NULL, which it may be already. Mirror sets that have taken it go on with it.
+// [any thread; waits for nothing]
+cdp_status cdp_copy_close(struct cdp_copy **copy);
+
+/* ---- storage on one flat device ---------------------------------------------------------------------------------- */
+
+// What is on the device is given up; without it a device that holds a flat storage is left alone.
+#define CDP_FLAT_OVERWRITE (1 << 0)
+
+// How a flat storage is made.
+typedef struct cdp_flat_options {
+  // sizeof(cdp_flat_options).
+  uint32_t struct_size;
+  // CDP_FLAT_OVERWRITE.
+  uint32_t flags;
+  // Bytes of a slot: a multiple of 4096 up to 64 GiB; the device has at most 65536 of them. 0: 1 MiB.
+  uint64_t slot_bytes;
+} cdp_flat_options;
+
+// Divides a device into slots that are all free, durably. The device is given as a copy (cdp_copy_open_custom, cdp_copy_open_file), borrowed for the
+// call, and must be used by nobody else; options may be NULL. CDP_ERR_EXISTS when it holds a flat storage already. On other failures
+// it may hold none any more. [any thread; waits for the device]
+cdp_status cdp_flat_format(cdp_copy *device,
+                           const struct cdp_flat_options *options);
+
+// As cdp_flat_format, for a file that exists, of its size now, or a block device.
+cdp_status cdp_flat_format_file(const char *path, const struct cdp_flat_options *options);
+
+// Opens a flat storage, for any number of stores that are opened on it one after the other. The device goes on being used until the storage and its
+// stores are closed, and must be used by nobody else meanwhile. A store on it needs segments of at least 4 MiB
+// (cdp_open_options.segment_bytes) and, beside its history, room for two of them. CDP_ERR_NOT_FOUND when the device was not formatted, CDP_ERR_CORRUPT
+// when both of its tables are damaged. When slots run out calls of the store answer CDP_ERR_JOURNAL_FULL. Close it with cdp_storage_close.
+// [any thread; waits for the device]
+cdp_status cdp_storage_open_flat(cdp_copy *device,
+                                 cdp_storage **storage_out);
+
+// As cdp_storage_open_flat, on a file or block device, which is locked against other processes: CDP_ERR_BUSY when one has it.
+cdp_status cdp_storage_open_flat_file(const char *path,
+                                      cdp_storage **storage_out);
+
+/* ---- log --------------------------------------------------------------------------------------------------------- */
+
+// Something is broken, and somebody has to look.
+#define CDP_LOG_ERROR 1
+
+// Protection is less than was asked for; the library mends it where it can.
+#define CDP_LOG_WARNING 2
+
+// As it should be.
+#define CDP_LOG_INFO 3
+
+// Where the lines of a store's log go. A line is an event (cdp_event_next gives them with their kinds), or what the opening or the end of the
+// store has found.
+typedef struct cdp_log_sink {
+  // sizeof(cdp_log_sink).
+  uint32_t struct_size;
+  // Lines of this level and below: CDP_LOG_*. 0: all.
+  uint32_t level_max;
+  // Passed to the function.
+  void *userdata;
+  // Takes one line of len bytes of UTF-8 with a NUL behind them, borrowed for the call. Called from whatever thread is inside of the library,
+  // those of the runner among them, one line at a time, while the store waits; must not call the library or unwind. Required.
+  void (*log)(void *userdata, uint32_t level, const char *message, size_t len);
+  // Called exactly once, when nothing is called any more. May be NULL.
+  cdp_free_userdata free_userdata;
+} cdp_log_sink;
 
 /* ---- store ------------------------------------------------------------------------------------------------------- */
 
@@ -360,6 +526,8 @@ typedef struct cdp_open_options {
   uint64_t page_cache_bytes;
   // Space of a new segment, bytes. 0: 64 MiB, which is also the most.
   uint64_t segment_bytes;
+  // Where lines for people go. NULL: nowhere. The struct is copied.
+  const cdp_log_sink *log;
 } cdp_open_options;
 
 // What a new store begins with.
@@ -461,7 +629,7 @@ cdp_status cdp_store_step(struct cdp_store *store,
 cdp_status cdp_store_step_retention(struct cdp_store *store);
 
 // Starts the bundled runner: threads that do the background work until cdp_runner_stop or cdp_store_close. These are the only threads that
-// outlive a call. flags: CDP_RUNNER_*. A defect in one of them is reported on stderr, as nobody is there to be told.
+// outlive a call. flags: CDP_RUNNER_*. A defect in one of them ends it and is an event.
 // [any thread; waits for the start of threads]
 cdp_status cdp_runner_start(struct cdp_store *store,
                             uint32_t flags,
@@ -1562,6 +1730,440 @@ cdp_status cdp_volume_import(cdp_store *store,
                              const cdp_watch *watch,
                              cdp_volume **volume_out);
 
+/* ---- mirror sets ------------------------------------------------------------------------------------------------- */
+
+// There is no activity log: after a crash all copies are compared as a whole.
+#define CDP_MIRROR_WITHOUT_LOG (1 << 0)
+
+// A write is acknowledged when one copy holds it.
+#define CDP_ACK_ONE 0
+
+// A write is acknowledged when more than half of all copies of the set hold it.
+#define CDP_ACK_QUORUM 1
+
+// A write is acknowledged when all copies of the set hold it.
+#define CDP_ACK_ALL 2
+
+// The copies are equal.
+#define CDP_DECISION_NOTHING 0
+
+// Only the blocks that the map names differ.
+#define CDP_DECISION_BY_MAP 1
+
+// Anything may differ: all of it is compared.
+#define CDP_DECISION_BY_COMPARISON 2
+
+// Each holds something that the other does not: somebody must say which one is right.
+#define CDP_DECISION_SPLIT_BRAIN 3
+
+// They are not copies of the same volume, or cannot be.
+#define CDP_DECISION_UNRELATED 4
+
+// A mirror set that is open.
+typedef struct cdp_mirror cdp_mirror;
+
+// How the copies of a set are found when it is opened.
+typedef struct cdp_copy_opener {
+  // sizeof(cdp_copy_opener).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Passed to the function; borrowed for the call.
+  void *userdata;
+  // Stores a copy for the locator that the set was given, made by a cdp_copy_* function in this very callback; the library closes that handle.
+  // 0, or a negative errno for a copy that is missing. It is called from the thread of the call and may call cdp_copy_* alone. Required.
+  int32_t (*open)(void *userdata, uint32_t number, const char *locator, cdp_copy **copy_out);
+} cdp_copy_opener;
+
+// How a mirror set is used. All zero but for the size is the default of everything.
+typedef struct cdp_mirror_options {
+  // sizeof(cdp_mirror_options).
+  uint32_t struct_size;
+  // CDP_MIRROR_*.
+  uint32_t flags;
+  // CDP_DIRECTORY_*, for a path.
+  uint32_t directory_flags;
+  // Most regions of the activity log that are active at a time, from 4. 0: as many as there may be.
+  uint32_t regions_active_max;
+  // Where the metadata lives instead of a path, which is NULL then. Borrowed for the call; the set goes on using what it stands for.
+  cdp_storage *storage;
+  // How copies are found. NULL: locators are paths of files and devices. Not for cdp_mirror_create.
+  const struct cdp_copy_opener *opener;
+} cdp_mirror_options;
+
+// What a new mirror set begins with.
+typedef struct cdp_mirror_create_options {
+  // sizeof(cdp_mirror_create_options).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Size of the volume, bytes; a multiple of 512. Required.
+  uint64_t bytes;
+  // When a write is acknowledged: CDP_ACK_*.
+  uint32_t ack;
+  // Bytes that one bit of a map stands for, a power of two from 4096 to 1048576. 0: 4096.
+  uint32_t granularity_bytes;
+  // Bytes of a region of the activity log, a power of two from the granularity on. 0: 4 MiB.
+  uint64_t region_bytes;
+  // How it is used. NULL: the default of everything.
+  const struct cdp_mirror_options *open;
+} cdp_mirror_create_options;
+
+// A copy that joins a set.
+typedef struct cdp_new_copy {
+  // Where the host finds it, at most 4096 bytes: given back when the set is opened. Its path, for a file that is to be found without an opener.
+  const char *locator;
+  // The copy; borrowed for the call, the set goes on using what it stands for. NULL: the locator is the path of a file or device.
+  cdp_copy *copy;
+} cdp_new_copy;
+
+// What the handshake says of two copies.
+typedef struct cdp_handshake {
+  // sizeof(cdp_handshake).
+  uint32_t struct_size;
+  // CDP_DECISION_*.
+  uint32_t decision;
+  // Number of the first copy.
+  uint32_t first;
+  // Number of the second copy.
+  uint32_t second;
+  // Number of the copy that is read, for CDP_DECISION_BY_MAP and _BY_COMPARISON.
+  uint32_t from;
+  // Number of the copy that is written, for those.
+  uint32_t to;
+  // Short name of the rule, stable.
+  char rule[64];
+  // The rule in words.
+  char reason[256];
+} cdp_handshake;
+
+// Makes a mirror set of 1 to 8 copies and opens it. Its metadata go into a new or empty directory, or into options.open.storage, and must be kept
+// with it; the copies hold nothing but the volume. The first copy is the source and the others are dirty, unless all are known to be
+// zeroes: cdp_mirror_repair_start makes them equal. CDP_ERR_EXISTS when there is a set already or a copy is given twice, CDP_ERR_MIRROR_REFUSED for a
+// copy that is too small. [any thread; waits for the storage and the copies]
+cdp_status cdp_mirror_create(const char *path,
+                             const struct cdp_mirror_create_options *options,
+                             const struct cdp_new_copy *copies,
+                             size_t copies_count,
+                             struct cdp_mirror **mirror_out);
+
+// Opens a mirror set: finds its copies, decides which is the source, and takes up what a crash has left. A copy that cannot be found is offline.
+// When no copy can be the source the set opens all the same and refuses reads and writes: cdp_mirror_status_open says why,
+// cdp_mirror_resolve decides. CDP_ERR_BUSY while another has it open. options may be NULL. [any thread; waits for the storage and the copies]
+cdp_status cdp_mirror_open(const char *path,
+                           const struct cdp_mirror_options *options,
+                           struct cdp_mirror **mirror_out);
+
+// Ends the use of a set in good order and sets the variable to NULL, which it may be already: everything is durable, and the next open compares
+// nothing. Repairs and verifications of it are closed with it. The set is closed whatever the status; after an error the next open takes it
+// for a crash. [any thread; CDP_ERR_BUSY from a callback, and nothing is closed; waits for the copies and for calls that are under way]
+cdp_status cdp_mirror_close(struct cdp_mirror **mirror);
+
+// Size of the volume. [any thread; waits for a resize that is under way]
+cdp_status cdp_mirror_size(const struct cdp_mirror *mirror, uint64_t *bytes_out);
+
+// Fills the buffer from byte offset, from a copy that holds the range. Multiples of 512. A copy that cannot be read is mended from another one;
+// the content of the buffer is undefined after a failure. [any thread, several at once; waits for the copies]
+cdp_status cdp_mirror_read(const struct cdp_mirror *mirror,
+                           uint64_t offset,
+                           void *buf,
+                           size_t len);
+
+// Writes to all copies that are online, one after the other, and marks what the others miss. Multiples of 512. CDP_OK: as many copies hold it as
+// the policy asks for; durable with cdp_mirror_flush. CDP_ERR_TOO_FEW_COPIES: before, nothing was written; after copies failed, the
+// range may hold the data or what was there. CDP_ERR_IO when the last copy that lacks nothing failed.
+// [any thread, several at once; waits for the copies and for writes that overlap]
+cdp_status cdp_mirror_write(struct cdp_mirror *mirror,
+                            uint64_t offset,
+                            const void *buf,
+                            size_t len);
+
+// As cdp_mirror_write, zeroes over a range of any length.
+cdp_status cdp_mirror_write_zeroes(struct cdp_mirror *mirror, uint64_t offset, uint64_t len);
+
+// As cdp_mirror_write_zeroes, for a range that the owner of the disk has no use for any more. It reads as zeroes afterwards, from every copy.
+cdp_status cdp_mirror_discard(struct cdp_mirror *mirror,
+                              uint64_t offset,
+                              uint64_t len);
+
+// Makes everything durable that was acknowledged before, on all copies that are online. [any thread, several at once; waits for the copies]
+cdp_status cdp_mirror_flush(struct cdp_mirror *mirror);
+
+// Takes a copy out of service: from now on it misses writes, and its map says which. CDP_ERR_NOT_FOUND; CDP_ERR_MIRROR_REFUSED for the last copy
+// that lacks nothing. [any thread; waits for the copies and the storage]
+cdp_status cdp_mirror_offline(struct cdp_mirror *mirror,
+                              uint32_t number);
+
+// Brings a copy back that was away, if the handshake with the source allows it. It takes writes from now on, and a repair gives it what it
+// lacks. copy is where it is now, borrowed for the call; NULL: where it was. handshake_out, which may be NULL, is what the handshake said, with the
+// source as first. CDP_ERR_MIRROR_REFUSED when it is missing, too small, unrelated or a split brain; CDP_ERR_EXISTS when it is a copy of the
+// set already. [any thread; waits for the copies and the storage]
+cdp_status cdp_mirror_online(struct cdp_mirror *mirror,
+                             uint32_t number,
+                             cdp_copy *copy,
+                             struct cdp_handshake *handshake_out);
+
+// Adds a copy; number_out, which may be NULL, is its number. Everything is dirty on it until it is repaired, unless it and the source are known to
+// be zeroes. CDP_ERR_EXISTS for a copy that the set has, CDP_ERR_MIRROR_REFUSED for one that is too small. [any thread; waits for the copies
+// and the storage]
+cdp_status cdp_mirror_add(struct cdp_mirror *mirror,
+                          const struct cdp_new_copy *copy,
+                          uint32_t *number_out);
+
+// Takes a copy out of the set for good. Its content stays as it is, its number is not used again. CDP_ERR_NOT_FOUND; CDP_ERR_MIRROR_REFUSED for the
+// last copy that lacks nothing. [any thread; waits for the copies and the storage]
+cdp_status cdp_mirror_remove(struct cdp_mirror *mirror,
+                             uint32_t number);
+
+// Gives the volume, and every copy, another size. When it fails while copies grow, the set goes on at the old size. CDP_ERR_MIRROR_REFUSED while a
+// copy is missing. [any thread; waits for calls that are under way, the copies and the storage]
+cdp_status cdp_mirror_resize(struct cdp_mirror *mirror,
+                             uint64_t bytes);
+
+// Decides that a copy is right: every other one is behind it and all dirty. The only way out of a split brain; a repair then makes the others equal.
+// [any thread; waits for the copies and the storage]
+cdp_status cdp_mirror_resolve(struct cdp_mirror *mirror,
+                              uint32_t winner);
+
+/* ---- mirror sets: status ----------------------------------------------------------------------------------------- */
+
+// The set was closed in good order; never so while it is open.
+#define CDP_MIRROR_CLEAN (1 << 0)
+
+// There is a copy that the others follow.
+#define CDP_MIRROR_HAS_SOURCE (1 << 1)
+
+// It takes writes and lacks nothing.
+#define CDP_COPY_CLEAN 1
+
+// It takes writes; its map names blocks that it lacks or that must be compared.
+#define CDP_COPY_DIRTY 2
+
+// It takes no writes.
+#define CDP_COPY_OFFLINE 3
+
+// It cannot be found.
+#define CDP_COPY_MISSING 4
+
+// What it holds cannot be brought together with the others, until cdp_mirror_resolve says who is right.
+#define CDP_COPY_REFUSED 5
+
+// How a mirror set stood at one moment.
+typedef struct cdp_mirror_status cdp_mirror_status;
+
+// A mirror set as a whole.
+typedef struct cdp_mirror_info {
+  // sizeof(cdp_mirror_info).
+  uint32_t struct_size;
+  // CDP_MIRROR_CLEAN, CDP_MIRROR_HAS_SOURCE.
+  uint32_t flags;
+  // Size of the volume, bytes.
+  uint64_t bytes;
+  // When a write is acknowledged: CDP_ACK_*.
+  uint32_t ack;
+  // Number of the copy that the others follow, with CDP_MIRROR_HAS_SOURCE.
+  uint32_t source;
+  // Copies.
+  uint32_t copies;
+  // Pairs of copies with a handshake.
+  uint32_t pairs;
+} cdp_mirror_info;
+
+// One copy.
+typedef struct cdp_copy_info {
+  // sizeof(cdp_copy_info).
+  uint32_t struct_size;
+  // Its number.
+  uint32_t number;
+  // How it stands: CDP_COPY_*.
+  uint32_t standing;
+  // 0.
+  uint32_t flags;
+  // Bytes that its map names.
+  uint64_t dirty_bytes;
+  // Its line of writes: the number of the generation.
+  uint64_t generation;
+  // And its tag, which tells two of one number apart.
+  uint64_t generation_tag;
+  // Why it is not online, where that is not the host's wish; else "".
+  char trouble[512];
+  // Where the host finds it.
+  char locator[4104];
+} cdp_copy_info;
+
+// Takes down how an open set stands. Close it with cdp_mirror_status_close. [any thread; waits for nothing]
+cdp_status cdp_mirror_status_open(const cdp_mirror *mirror, struct cdp_mirror_status **status_out);
+
+// What a set would say when it is opened, with the handshake of every pair of copies that are there: a dry run that changes nothing, also while
+// another process has the set open. Metadata and copies are only read. CDP_ERR_NOT_FOUND when there is no set.
+// [any thread; waits for the storage and the copies]
+cdp_status cdp_mirror_examine(const char *path,
+                              const cdp_mirror_options *options,
+                              struct cdp_mirror_status **status_out);
+
+// The set as a whole. [any thread; waits for nothing]
+cdp_status cdp_mirror_status_info_get(const struct cdp_mirror_status *status,
+                                      struct cdp_mirror_info *info_out);
+
+// The copy at a place in the set, counted from 0; CDP_END past the last. [any thread; waits for nothing]
+cdp_status cdp_mirror_status_copy_at(const struct cdp_mirror_status *status,
+                                     size_t index,
+                                     struct cdp_copy_info *info_out);
+
+// The handshake of the pair at a place, counted from 0; CDP_END past the last. There are pairs in what cdp_mirror_examine gives alone.
+// [any thread; waits for nothing]
+cdp_status cdp_mirror_status_pair_at(const struct cdp_mirror_status *status,
+                                     size_t index,
+                                     cdp_handshake *handshake_out);
+
+// Gives up the status and sets the variable to NULL, which it may be already. [any thread; waits for nothing]
+cdp_status cdp_mirror_status_close(struct cdp_mirror_status **status);
+
+// The ranges that the map of a copy names, ascending: what it lacks, or what must be compared. CDP_ERR_NOT_FOUND. Close the list with
+// cdp_extent_iter_close. [any thread; waits for nothing]
+cdp_status cdp_mirror_claim(const cdp_mirror *mirror,
+                            uint32_t number,
+                            cdp_extent_iter **iter_out);
+
+/* ---- mirror sets: repair and verification ------------------------------------------------------------------------ */
+
+// Only the copy of options.copy.
+#define CDP_REPAIR_ONE_COPY (1 << 0)
+
+// Make blocks that differ, on all other copies, equal to the copy of options.right.
+#define CDP_MIRROR_VERIFY_REPAIR (1 << 0)
+
+// There are more differences than are listed.
+#define CDP_MIRROR_VERIFY_TRUNCATED (1 << 0)
+
+// There is a majority.
+#define CDP_DIFFERENCE_MAJORITY (1 << 0)
+
+// A repair under way.
+typedef struct cdp_mirror_repair cdp_mirror_repair;
+
+// A verification under way.
+typedef struct cdp_mirror_verify cdp_mirror_verify;
+
+// How a repair goes about it. All zero but for the size is the default of everything.
+typedef struct cdp_mirror_repair_options {
+  // sizeof(cdp_mirror_repair_options).
+  uint32_t struct_size;
+  // CDP_REPAIR_ONE_COPY.
+  uint32_t flags;
+  // Number of the copy, with CDP_REPAIR_ONE_COPY; else 0.
+  uint32_t copy;
+  // 0.
+  uint32_t reserved;
+  // Bytes of the volume that a step looks at in a second, at most: it waits. 0: no bound.
+  uint64_t bytes_per_second_max;
+} cdp_mirror_repair_options;
+
+// What a repair has done so far.
+typedef struct cdp_mirror_repair_progress {
+  // sizeof(cdp_mirror_repair_progress).
+  uint32_t struct_size;
+  // Copies that lack nothing any more and did before.
+  uint32_t copies_whole;
+  // Bytes that the maps named and that were compared.
+  uint64_t bytes_compared;
+  // Bytes that differed and were written.
+  uint64_t bytes_written;
+  // Bytes that maps of copies that are online still name; writes go on and it may grow.
+  uint64_t bytes_left;
+} cdp_mirror_repair_progress;
+
+// How a verification goes about it. All zero but for the size is the default of everything.
+typedef struct cdp_mirror_verify_options {
+  // sizeof(cdp_mirror_verify_options).
+  uint32_t struct_size;
+  // CDP_MIRROR_VERIFY_REPAIR.
+  uint32_t flags;
+  // Number of the copy that is right, with CDP_MIRROR_VERIFY_REPAIR; else 0.
+  uint32_t right;
+  // 0.
+  uint32_t reserved;
+  // Where to begin, bytes: next_offset of one that was closed early.
+  uint64_t from_offset;
+} cdp_mirror_verify_options;
+
+// What a verification has found so far.
+typedef struct cdp_mirror_verify_progress {
+  // sizeof(cdp_mirror_verify_progress).
+  uint32_t struct_size;
+  // CDP_MIRROR_VERIFY_TRUNCATED.
+  uint32_t flags;
+  // Where it goes on, bytes.
+  uint64_t next_offset;
+  // Size of the volume, bytes.
+  uint64_t bytes_total;
+  // Bytes of the volume of which at least two copies were compared.
+  uint64_t bytes_compared;
+  // Bytes in which copies differ.
+  uint64_t bytes_different;
+  // Bytes that were written to make copies equal.
+  uint64_t bytes_repaired;
+  // Bytes that some copy could not give.
+  uint64_t bytes_unreadable;
+  // Ranges of differences that are listed, at most 65536.
+  uint64_t differences;
+} cdp_mirror_verify_progress;
+
+// A range in which copies differ.
+typedef struct cdp_difference {
+  // sizeof(cdp_difference).
+  uint32_t struct_size;
+  // CDP_DIFFERENCE_MAJORITY.
+  uint32_t flags;
+  // First byte.
+  uint64_t offset;
+  // Length, bytes: whole blocks of 4096, but for the end of the volume.
+  uint64_t len;
+  // Lowest number among more than half of at least three copies that agree, with CDP_DIFFERENCE_MAJORITY: a proposal, no proof.
+  uint32_t majority;
+  // 0.
+  uint32_t reserved;
+} cdp_difference;
+
+// Begins to give every copy that is online what it lacks; options may be NULL. Nothing is done yet. Close it with cdp_mirror_repair_close.
+// [any thread; waits for nothing]
+cdp_status cdp_mirror_repair_start(cdp_mirror *mirror,
+                                   const struct cdp_mirror_repair_options *options,
+                                   struct cdp_mirror_repair **repair_out);
+
+// Repairs about budget_bytes more bytes of the volume (0: one piece), pieces of 1 MiB being whole. CDP_OK: there is more; CDP_END: nothing that is
+// online lacks anything. Reads and writes of the set go on meanwhile. progress_out may be NULL. CDP_ERR_MIRROR_REFUSED when no copy lacks
+// nothing; a step that failed may be tried again. [one thread at a time, CDP_ERR_BUSY for others; waits for the copies]
+cdp_status cdp_mirror_repair_step(struct cdp_mirror_repair *repair,
+                                  uint64_t budget_bytes,
+                                  struct cdp_mirror_repair_progress *progress_out);
+
+// Gives up the repair and sets the variable to NULL, which it may be already. What was repaired stays so, and the next repair goes on there.
+// [any thread; waits for nothing]
+cdp_status cdp_mirror_repair_close(struct cdp_mirror_repair **repair);
+
+// Begins to compare all copies that are online, block by block; options may be NULL. Nothing is done yet. Close it with cdp_mirror_verify_close.
+// [any thread; waits for nothing]
+cdp_status cdp_mirror_verify_start(cdp_mirror *mirror,
+                                   const struct cdp_mirror_verify_options *options,
+                                   struct cdp_mirror_verify **verify_out);
+
+// Compares at least budget_bytes more bytes of the volume (0: one piece), in pieces of 1 MiB. CDP_OK: there is more; CDP_END: everything was compared.
+// Differences are no failures. Reads and writes of the set go on meanwhile. progress_out may be NULL. CDP_ERR_NOT_FOUND and CDP_ERR_MIRROR_REFUSED
+// when the copy that is right is none or not online. [one thread at a time, CDP_ERR_BUSY for others; waits for the copies]
+cdp_status cdp_mirror_verify_step(struct cdp_mirror_verify *verify,
+                                  uint64_t budget_bytes,
+                                  struct cdp_mirror_verify_progress *progress_out);
+
+// The range of differences at a place, counted from 0 and ascending; CDP_END past the last that is known so far.
+// [one thread at a time, CDP_ERR_BUSY for others; waits for nothing]
+cdp_status cdp_mirror_verify_difference_at(const struct cdp_mirror_verify *verify,
+                                           size_t index,
+                                           struct cdp_difference *difference_out);
+
+// Gives up the verification and sets the variable to NULL, which it may be already. What was repaired stays so. [any thread; waits for nothing]
+cdp_status cdp_mirror_verify_close(struct cdp_mirror_verify **verify);
+
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 
 // A gap opened on the timeline of a volume: it is captured by dirty blocks only.
@@ -1605,6 +2207,9 @@ cdp_status cdp_volume_import(cdp_store *store,
 
 // The map of what differs could not be kept or used: the whole source is compared.
 #define CDP_EVENT_MAP_NOT_USED 14
+
+// A defect of the library ended a thread of the runner: stop the runner and start it anew.
+#define CDP_EVENT_RUNNER_FAILED 15
 
 // Something that this version of the header has no name for; the text tells.
 #define CDP_EVENT_OTHER 0

@@ -87,6 +87,10 @@ using tap = handle<cdp_tap, cdp_tap_close>;
 using queue = handle<cdp_queue, cdp_queue_close>;
 using restore_job = handle<cdp_restore, cdp_restore_close>;
 using timeline = handle<cdp_timeline, cdp_timeline_close>;
+using mirror_copy = handle<cdp_copy, cdp_copy_close>;
+using mirror_status = handle<cdp_mirror_status, cdp_mirror_status_close>;
+using mirror_repair = handle<cdp_mirror_repair, cdp_mirror_repair_close>;
+using mirror_verify = handle<cdp_mirror_verify, cdp_mirror_verify_close>;
 
 class store : public handle<cdp_store, cdp_store_close> {
  public:
@@ -174,6 +178,56 @@ class volume : public handle<cdp_volume, cdp_volume_close> {
     cdp_extent extent{};
     while (check(cdp_extent_iter_next(iter.get(), &extent)) == CDP_OK) found.push_back(extent);
     return found;
+  }
+};
+
+class mirror : public handle<cdp_mirror, cdp_mirror_close> {
+ public:
+  using handle::handle;
+  // Over raw files that exist and are large enough.
+  static mirror create(const std::string &path, std::uint64_t bytes, const std::vector<std::string> &files,
+                       std::uint32_t ack = CDP_ACK_ONE) {
+    auto options = init<cdp_mirror_create_options>();
+    options.bytes = bytes;
+    options.ack = ack;
+    std::vector<cdp_new_copy> copies;
+    for (const std::string &file : files) copies.push_back({file.c_str(), nullptr});
+    mirror made;
+    check(cdp_mirror_create(path.c_str(), &options, copies.data(), copies.size(), made.out()));
+    return made;
+  }
+  static mirror open(const std::string &path, const cdp_mirror_options *options = nullptr) {
+    mirror opened;
+    check(cdp_mirror_open(path.c_str(), options, opened.out()));
+    return opened;
+  }
+  cdp_status try_write(std::uint64_t offset, const void *buf, std::size_t len) noexcept {
+    return cdp_mirror_write(get(), offset, buf, len);
+  }
+  void write(std::uint64_t offset, const void *buf, std::size_t len) { check(try_write(offset, buf, len)); }
+  cdp_status try_read(std::uint64_t offset, void *buf, std::size_t len) const noexcept {
+    return cdp_mirror_read(get(), offset, buf, len);
+  }
+  void read(std::uint64_t offset, void *buf, std::size_t len) const { check(try_read(offset, buf, len)); }
+  void flush() { check(cdp_mirror_flush(get())); }
+  void offline(std::uint32_t number) { check(cdp_mirror_offline(get(), number)); }
+  void online(std::uint32_t number, cdp_copy *copy = nullptr) { check(cdp_mirror_online(get(), number, copy, nullptr)); }
+  std::vector<cdp_copy_info> copies() const {
+    mirror_status status;
+    check(cdp_mirror_status_open(get(), status.out()));
+    std::vector<cdp_copy_info> found;
+    auto info = init<cdp_copy_info>();
+    while (check(cdp_mirror_status_copy_at(status.get(), found.size(), &info)) == CDP_OK) found.push_back(info);
+    return found;
+  }
+  // Gives every copy that is online what it lacks; step by step with cdp_mirror_repair_step.
+  cdp_mirror_repair_progress repair() {
+    mirror_repair job;
+    check(cdp_mirror_repair_start(get(), nullptr, job.out()));
+    auto progress = init<cdp_mirror_repair_progress>();
+    while (check(cdp_mirror_repair_step(job.get(), 64 << 20, &progress)) == CDP_OK) {
+    }
+    return progress;
   }
 };
 

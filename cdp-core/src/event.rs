@@ -1,10 +1,14 @@
-//! Events: what the host should know without asking, in a bounded row that it polls.
+//! Events: what the host should know without asking, in a bounded row that it polls, and to an [`EventSink`] at once if it has given one.
 //!
 //! When the host does not poll, the oldest events are dropped and counted; nothing waits for it.
 
 use crate::{catalog::GapReason, error::SeqTime, limits::EVENTS_MAX, units::TimeNs};
 use parking_lot::Mutex;
-use std::{collections::VecDeque, fmt};
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +78,45 @@ pub enum EventKind {
         /// Why.
         error: String,
     },
+    /// A defect of the library ended a thread of the runner: what it did is not done any more until the runner is started anew.
+    RunnerFailed {
+        /// The thread.
+        thread: &'static str,
+        /// What the defect said.
+        error: String,
+    },
+}
+
+/// How much an event matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Something is broken, and somebody has to look.
+    Error,
+    /// Protection is less than was asked for; the library goes on and mends it where it can.
+    Warning,
+    /// As it should be.
+    Info,
+}
+
+impl EventKind {
+    /// How much it matters.
+    pub const fn severity(&self) -> Severity {
+        match self {
+            Self::StoreFailed(_)
+            | Self::DamageMet(_)
+            | Self::RetentionFailed(_)
+            | Self::LogLost { .. }
+            | Self::RunnerFailed { .. } => Severity::Error,
+            Self::GapOpened { .. }
+            | Self::SourceFailed { .. }
+            | Self::BookmarkMissed(_)
+            | Self::ProducerStalled
+            | Self::ClockDeparted
+            | Self::LogBypassed { .. }
+            | Self::MapNotUsed { .. } => Severity::Warning,
+            Self::GapClosed { .. } | Self::StoreRecovered | Self::Thinned { .. } => Severity::Info,
+        }
+    }
 }
 
 impl fmt::Display for EventKind {
@@ -107,6 +150,9 @@ impl fmt::Display for EventKind {
                 "the clock departed by more than an hour; history is not dropped by age until that is confirmed",
             ),
             Self::RetentionFailed(error) => write!(f, "retention did not go on: {error}"),
+            Self::RunnerFailed { thread, error } => {
+                write!(f, "a defect of the library ended the thread '{thread}' of the runner: {error}")
+            }
         }
     }
 }
@@ -120,9 +166,19 @@ pub struct Event {
     pub kind: EventKind,
 }
 
+/// Told of every event when it happens, such as a log.
+pub trait EventSink: Send + Sync {
+    /// Called from whatever thread is inside of the library, several at once, with locks of the store held: it must not call the store, and what it
+    /// waits for the store waits for.
+    fn event(&self, event: &Event);
+}
+
 /// The row of events.
-#[derive(Debug, Default)]
-pub(crate) struct Events(Mutex<Row>);
+#[derive(Default)]
+pub(crate) struct Events {
+    row: Mutex<Row>,
+    sink: OnceLock<Arc<dyn EventSink>>,
+}
 
 #[derive(Debug, Default)]
 struct Row {
@@ -133,17 +189,32 @@ struct Row {
 impl Events {
     /// Adds an event.
     pub fn push(&self, time: TimeNs, kind: EventKind) {
-        let mut row = self.0.lock();
+        let event = Event { time, kind };
+        let mut row = self.row.lock();
         if row.events.len() == EVENTS_MAX {
             row.events.pop_front();
             row.dropped += 1;
         }
-        row.events.push_back(Event { time, kind });
+        row.events.push_back(event.clone());
+        // Under the lock of the row, the order of the row is that of the sink.
+        if let Some(sink) = self.sink.get() {
+            sink.event(&event);
+        }
+    }
+
+    /// Sets the sink, and tells it what is in the row already. False when there is one.
+    pub fn set_sink(&self, sink: Arc<dyn EventSink>) -> bool {
+        let row = self.row.lock();
+        if self.sink.set(Arc::clone(&sink)).is_err() {
+            return false;
+        }
+        row.events.iter().for_each(|event| sink.event(event));
+        true
     }
 
     /// Takes all events, oldest first, and the number of those that were dropped since the last call.
     pub fn take(&self) -> (Vec<Event>, u64) {
-        let mut row = self.0.lock();
+        let mut row = self.row.lock();
         (row.events.drain(..).collect(), std::mem::take(&mut row.dropped))
     }
 }
@@ -162,5 +233,30 @@ mod tests {
         let (taken, dropped) = events.take();
         assert_eq!((taken.len(), dropped, taken[0].time), (EVENTS_MAX, 1, TimeNs::new(1)));
         assert_eq!(events.take(), (Vec::new(), 0));
+    }
+
+    #[derive(Default)]
+    struct Noted(Mutex<Vec<Event>>);
+
+    impl EventSink for Noted {
+        fn event(&self, event: &Event) {
+            self.0.lock().push(event.clone());
+        }
+    }
+
+    /// Goal: a sink hears of every event once and in order, also of those before it was set, and polling does not change that. Method: events
+    /// before and after it is set, the row taken between them; a second sink is refused.
+    #[test]
+    fn a_sink_hears_of_every_event_once() {
+        let (events, sink) = (Events::default(), Arc::new(Noted::default()));
+        let push = |time| events.push(TimeNs::new(time), EventKind::StoreRecovered);
+        (0..3).for_each(push);
+        assert!(events.set_sink(sink.clone()));
+        assert!(!events.set_sink(Arc::new(Noted::default())));
+        push(3);
+        assert_eq!(events.take().0.len(), 4);
+        push(4);
+        let heard: Vec<u64> = sink.0.lock().iter().map(|event| event.time.get()).collect();
+        assert_eq!(heard, [0, 1, 2, 3, 4]);
     }
 }

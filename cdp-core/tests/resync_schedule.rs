@@ -1,6 +1,6 @@
 //! Resync by a schedule: hours, delay, order, how many at once, how fast; and what is asked for goes by itself.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use cdp_core::{
     CreateOptions, Hours, OpenOptions, ResyncMode, ResyncOptions, ResyncSchedule, SourceReader, SourceState,

@@ -39,6 +39,8 @@ pub const CDP_EVENT_LOG_LOST: u32 = 12;
 pub const CDP_EVENT_LOG_BYPASSED: u32 = 13;
 /// The map of what differs could not be kept or used: the whole source is compared.
 pub const CDP_EVENT_MAP_NOT_USED: u32 = 14;
+/// A defect of the library ended a thread of the runner: stop the runner and start it anew.
+pub const CDP_EVENT_RUNNER_FAILED: u32 = 15;
 /// Something that this version of the header has no name for; the text tells.
 pub const CDP_EVENT_OTHER: u32 = 0;
 
@@ -79,6 +81,7 @@ fn kind_and_volume(kind: &EventKind) -> (u32, &str) {
         EventKind::LogLost { volume, .. } => (CDP_EVENT_LOG_LOST, volume),
         EventKind::LogBypassed { volume } => (CDP_EVENT_LOG_BYPASSED, volume),
         EventKind::MapNotUsed { volume, .. } => (CDP_EVENT_MAP_NOT_USED, volume),
+        EventKind::RunnerFailed { .. } => (CDP_EVENT_RUNNER_FAILED, ""),
         _ => (CDP_EVENT_OTHER, ""),
     }
 }

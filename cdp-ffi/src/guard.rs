@@ -19,13 +19,18 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The panic hook of Rust writes to stderr. Inside of the guard that is kept back; any other panic goes to the hook that was there before.
+/// Threads of the library are named so; their panics are caught there and told as events or answers.
+const THREAD_PREFIX: &str = "cdp-";
+
+/// The panic hook of Rust writes to stderr. Inside of the guard, and in threads of the library, that is kept back; any other panic goes to the
+/// hook that was there before.
 fn keep_quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !GUARDED.try_with(Cell::get).unwrap_or(false) {
+            let own = std::thread::current().name().is_some_and(|name| name.starts_with(THREAD_PREFIX));
+            if !own && !GUARDED.try_with(Cell::get).unwrap_or(false) {
                 before(info);
             }
         }));

@@ -1,17 +1,25 @@
 //! A storage that the host supplies, as the core sees it.
 //!
+//! A host that must not block in its functions takes requests by `submit` and ends them later: the thread of the library waits, while it lets the
+//! host look for ends in `poll` where that is given.
+//!
 //! The row of locks within the process is the core's own; where the host has locks against other processes they come on top. Reads of the
 //! library go into buffers that are aligned to 4096, as the core promises of every storage.
 
 use crate::{
     callback::{Userdata, answer, without_calls},
-    storage::{CDP_LOCK_LEASE, CDP_LOCK_OWNER, CDP_LOCK_READERS_OUT, cdp_storage_calls},
+    handle::{put, remove},
+    storage::{
+        CDP_IO_READ, CDP_IO_SYNC, CDP_IO_WRITE, CDP_LOCK_LEASE, CDP_LOCK_OWNER, CDP_LOCK_READERS_OUT,
+        cdp_completion, cdp_io, cdp_storage_calls,
+    },
 };
 use cdp_core::{
     io::{Extent, LockTable, Storage, StorageLock},
     units::ExtentId,
 };
-use std::{ffi::c_void, io, ptr, sync::Arc};
+use parking_lot::{Condvar, Mutex};
+use std::{ffi::c_void, io, mem::size_of, ptr, sync::Arc};
 
 /// Extents that are listed in one call at first; more when the host has more.
 const LISTED_FIRST: usize = 1024;
@@ -160,16 +168,81 @@ impl Storage for HostStorage {
     }
 }
 
+/// A request that the host has taken and not ended yet, as the thread that waits for it and the one that ends it see it.
+#[derive(Clone, Debug, Default)]
+pub struct Pending(Arc<(Mutex<Option<i32>>, Condvar)>);
+
+impl Pending {
+    /// The host says that it has ended.
+    pub fn complete(&self, result: i32) {
+        let (ended, changed) = &*self.0;
+        *ended.lock() = Some(result);
+        changed.notify_all();
+    }
+
+    /// Waits for the end, without a bound: until then the buffer is the host's.
+    fn wait(&self, host: &Host) -> io::Result<()> {
+        let (ended, changed) = &*self.0;
+        loop {
+            let mut result = ended.lock();
+            if let Some(result) = *result {
+                return answer(result);
+            }
+            match host.calls.poll {
+                None => changed.wait(&mut result),
+                Some(poll) => {
+                    drop(result);
+                    // SAFETY: a function of the host with its own userdata.
+                    without_calls(|| unsafe { poll(host.userdata.get()) });
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+}
+
+impl HostExtent {
+    /// Hands a request to the host and waits for its end.
+    fn submit(&self, op: u32, offset: u64, buf: *mut c_void, len: usize) -> io::Result<()> {
+        if len == 0 && op != CDP_IO_SYNC {
+            return Ok(());
+        }
+        let pending = Pending::default();
+        let made = put::<cdp_completion>(pending.clone(), None);
+        let completion =
+            made.map_err(|failure| io::Error::new(io::ErrorKind::OutOfMemory, failure.message))?;
+        let struct_size = u32::try_from(size_of::<cdp_io>()).expect("structs are small");
+        let io = cdp_io { struct_size, op, handle: self.handle, offset, buf, len, completion };
+        match call!(self.host, submit(&raw const io)) {
+            Ok(()) => pending.wait(&self.host),
+            Err(error) => {
+                // It was not taken, so nobody completes it. One that was completed all the same is gone already.
+                let _ = remove(completion.cast_const());
+                Err(error)
+            }
+        }
+    }
+}
+
 impl Extent for HostExtent {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        if self.host.calls.submit.is_some() {
+            return self.submit(CDP_IO_READ, offset, buf.as_mut_ptr().cast(), buf.len());
+        }
         call!(self.host, read(self.handle, offset, buf.as_mut_ptr().cast(), buf.len()))
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.host.calls.submit.is_some() {
+            return self.submit(CDP_IO_WRITE, offset, data.as_ptr().cast_mut().cast(), data.len());
+        }
         call!(self.host, write(self.handle, offset, data.as_ptr().cast(), data.len()))
     }
 
     fn sync(&self) -> io::Result<()> {
+        if self.host.calls.submit.is_some() {
+            return self.submit(CDP_IO_SYNC, 0, ptr::null_mut(), 0);
+        }
         call!(self.host, sync(self.handle))
     }
 

@@ -26,9 +26,15 @@ mod host_storage;
 
 pub mod bookmark;
 pub mod bookmark_more;
+pub mod copy;
 pub mod event;
+pub mod flat;
 pub mod import;
 pub mod in_flight;
+pub mod log;
+pub mod mirror;
+pub mod mirror_job;
+pub mod mirror_status;
 pub mod point;
 pub mod queue;
 pub mod restore;

@@ -3,11 +3,11 @@
 use crate::{
     arguments::{check_flags, sized},
     callback::Userdata,
-    failure::{Failure, Outcome},
-    guard::guard,
-    handle::{kind, put},
-    host_storage::HostStorage,
-    status::{CDP_ERR_BUSY, cdp_status},
+    failure::{Failure, Outcome, note},
+    guard::{caught, guard},
+    handle::{kind, put, remove},
+    host_storage::{HostStorage, Pending},
+    status::{CDP_ERR_BUSY, CDP_OK, cdp_status},
     types::cdp_free_userdata,
 };
 use cdp_core::io::{DirectoryOptions, DirectoryStorage, MemoryStorage, Storage};
@@ -30,6 +30,40 @@ pub const CDP_LOCK_OWNER: u32 = 1;
 pub const CDP_LOCK_LEASE: u32 = 2;
 /// Keeps readers out for the moment of a removal; refused with -EAGAIN while there is a lease.
 pub const CDP_LOCK_READERS_OUT: u32 = 3;
+
+/// Fill buf.
+pub const CDP_IO_READ: u32 = 1;
+/// Write buf, growing the extent when needed.
+pub const CDP_IO_WRITE: u32 = 2;
+/// Make every write and size of the extent durable that ended before this was submitted.
+pub const CDP_IO_SYNC: u32 = 3;
+
+/// What a host says with when a submitted request has ended.
+pub struct cdp_completion {
+    _private: [u8; 0],
+}
+kind!(cdp_completion, 18, "completion of a request to the storage", Pending);
+
+/// A request to a storage of the application that need not wait.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cdp_io {
+    /// Bytes of this struct that the library has filled.
+    pub struct_size: u32,
+    /// CDP_IO_*.
+    pub op: u32,
+    /// What create or open gave for the extent.
+    pub handle: *mut c_void,
+    /// First byte within the extent; 0 for CDP_IO_SYNC.
+    pub offset: u64,
+    /// Where the data goes or comes from, the application's until the request is completed; not to be written for CDP_IO_WRITE; NULL for CDP_IO_SYNC.
+    pub buf: *mut c_void,
+    /// Its length, bytes; 0 for CDP_IO_SYNC.
+    pub len: usize,
+    /// For cdp_io_complete, once.
+    pub completion: *mut cdp_completion,
+}
+sized!(cdp_io, 48);
 
 /// A storage that the application supplies: numbered extents.
 ///
@@ -75,7 +109,7 @@ pub struct cdp_storage_calls {
     pub remove: Option<unsafe extern "C" fn(userdata: *mut c_void, extent: u64) -> i32>,
     /// Makes created and removed names durable. NULL: they are when create and remove return.
     pub sync_names: Option<unsafe extern "C" fn(userdata: *mut c_void) -> i32>,
-    /// Fills the buffer. A range that reaches past the end is an error. Required.
+    /// Fills the buffer. A range that reaches past the end is an error. Required without submit.
     pub read: Option<
         unsafe extern "C" fn(
             userdata: *mut c_void,
@@ -85,7 +119,7 @@ pub struct cdp_storage_calls {
             len: usize,
         ) -> i32,
     >,
-    /// Writes all of the buffer, growing the extent when needed. Required.
+    /// Writes all of the buffer, growing the extent when needed. Required without submit.
     pub write: Option<
         unsafe extern "C" fn(
             userdata: *mut c_void,
@@ -95,7 +129,7 @@ pub struct cdp_storage_calls {
             len: usize,
         ) -> i32,
     >,
-    /// Makes every write and size of the extent durable that returned before. Required.
+    /// Makes every write and size of the extent durable that returned before. Required without submit.
     pub sync: Option<unsafe extern "C" fn(userdata: *mut c_void, handle: *mut c_void) -> i32>,
     /// Size of the extent in bytes. Required.
     pub size:
@@ -111,20 +145,31 @@ pub struct cdp_storage_calls {
     pub unlock: Option<unsafe extern "C" fn(userdata: *mut c_void, kind: u32)>,
     /// Called exactly once, when nothing is called any more. May be NULL.
     pub free_userdata: cdp_free_userdata,
+    /// Takes a request and returns, for an application that must not block in its functions: used instead of read, write and sync where it is
+    /// given. The struct is borrowed for the call. 0: taken, and cdp_io_complete is called for it exactly once, from any thread, also from
+    /// within submit or poll. A negative errno: not taken. The thread of the library that submitted waits for the end, however long that takes.
+    pub submit: Option<unsafe extern "C" fn(userdata: *mut c_void, io: *const cdp_io) -> i32>,
+    /// Called over and over by a thread that waits for a request that it submitted: looks for requests that have ended and completes them, those of
+    /// other threads too; may wait for a moment. NULL: they are completed without that, from threads of the application. For submit alone.
+    pub poll: Option<unsafe extern "C" fn(userdata: *mut c_void)>,
 }
 sized!(cdp_storage_calls, 136);
 
 impl cdp_storage_calls {
     fn check(&self) -> Outcome {
         check_flags(self.flags, 0)?;
+        let submits = self.submit.is_some();
+        if self.poll.is_some() && !submits {
+            return Err(Failure::argument("cdp_storage_calls.poll is for submit"));
+        }
         let required = [
             ("create", self.create.is_some()),
             ("open", self.open.is_some()),
             ("list", self.list.is_some()),
             ("remove", self.remove.is_some()),
-            ("read", self.read.is_some()),
-            ("write", self.write.is_some()),
-            ("sync", self.sync.is_some()),
+            ("read", submits || self.read.is_some()),
+            ("write", submits || self.write.is_some()),
+            ("sync", submits || self.sync.is_some()),
             ("size", self.size.is_some()),
             ("set_size", self.set_size.is_some()),
             ("unlock", self.unlock.is_some() || self.lock.is_none()),
@@ -186,6 +231,15 @@ pub unsafe extern "C" fn cdp_storage_open_custom(
         out.put(put(storage, None)?);
         Ok(())
     })
+}
+
+/// Says that a request that was submitted has ended: 0, or a negative errno. Its buffer is the library's again, and the completion is used up.
+/// CDP_ERR_CLOSED when it was used up before. [any thread, also within submit and poll; waits for nothing]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_io_complete(completion: *mut cdp_completion, result: i32) -> cdp_status {
+    // Not in the guard for callers: this is the one call that callbacks of a storage may make.
+    caught(|| remove(completion.cast_const()).map(|pending| pending.complete(result)))
+        .map_or_else(note, |()| CDP_OK)
 }
 
 /// Makes a storage in memory of at most capacity_bytes bytes (0: no bound), for tests and tools. Nothing of it survives the process.

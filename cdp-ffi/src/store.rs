@@ -7,6 +7,7 @@ use crate::{
     failure::{Failure, Outcome},
     guard::{guard, guard_status},
     handle::{self, Held, get, kind, put},
+    log::{CDP_LOG_ERROR, CDP_LOG_INFO, HostLog, cdp_log_sink},
     status::{CDP_END, CDP_OK, cdp_status},
     storage::{How, cdp_storage, directory},
     types::{cdp_free_userdata, cdp_point, cdp_uuid},
@@ -43,6 +44,8 @@ pub struct StoreObject {
     pub clock: Arc<dyn Clock>,
     /// Events on their way to the host.
     pub events: EventRow,
+    /// The log of the host.
+    log: Option<Arc<HostLog>>,
 }
 
 impl StoreObject {
@@ -113,6 +116,8 @@ pub struct cdp_open_options {
     pub page_cache_bytes: u64,
     /// Space of a new segment, bytes. 0: 64 MiB, which is also the most.
     pub segment_bytes: u64,
+    /// Where lines for people go. NULL: nowhere. The struct is copied.
+    pub log: *const cdp_log_sink,
 }
 sized!(cdp_open_options, 48);
 
@@ -171,15 +176,18 @@ struct Opening {
     flags: u32,
     directory_flags: u32,
     storage: Option<Arc<dyn Storage>>,
+    log: Option<Arc<HostLog>>,
 }
 
 fn opening(caller: Caller, options: *const cdp_open_options) -> Outcome<Opening> {
     let given = caller.options_or_default(options)?;
     let mut options = OpenOptions::default();
-    // First of all, so that what the clock uses is handed back whatever else is wrong.
-    if !given.clock.is_null() {
-        options.clock = host_clock(caller, given.clock)?;
+    // First of all, so that what clock and log use is handed back whatever else is wrong.
+    let (clock, log) = (host_clock(caller, given.clock), HostLog::of(caller, given.log));
+    if let Some(clock) = clock? {
+        options.clock = clock;
     }
+    let log = log?;
     check_flags(given.flags, CDP_OPEN_READ_ONLY)?;
     check_reserved(given.reserved)?;
     if given.page_cache_bytes != 0 {
@@ -193,15 +201,18 @@ fn opening(caller: Caller, options: *const cdp_open_options) -> Outcome<Opening>
         false => Some(Arc::clone(&*get(given.storage)?)),
     };
     let (flags, directory_flags) = (given.flags, given.directory_flags);
-    Ok(Opening { options, flags, directory_flags, storage })
+    Ok(Opening { options, flags, directory_flags, storage, log })
 }
 
-fn host_clock(caller: Caller, clock: *const cdp_clock) -> Outcome<Arc<dyn Clock>> {
+fn host_clock(caller: Caller, clock: *const cdp_clock) -> Outcome<Option<Arc<dyn Clock>>> {
+    if clock.is_null() {
+        return Ok(None);
+    }
     let given = caller.options(clock)?;
     let userdata = Userdata::new(given.userdata, given.free_userdata);
     check_flags(given.flags, 0)?;
     let now = given.now_ns.ok_or_else(|| Failure::argument("cdp_clock.now_ns is NULL"))?;
-    Ok(Arc::new(HostClock { now, monotonic: given.monotonic_ns, userdata }))
+    Ok(Some(Arc::new(HostClock { now, monotonic: given.monotonic_ns, userdata })))
 }
 
 impl Opening {
@@ -216,8 +227,11 @@ impl Opening {
     }
 }
 
-fn put_store(store: Store, clock: Arc<dyn Clock>) -> Outcome<*mut cdp_store> {
-    put(StoreObject { store, clock, events: EventRow::default() }, None)
+fn put_store(store: Store, clock: Arc<dyn Clock>, log: Option<Arc<HostLog>>) -> Outcome<*mut cdp_store> {
+    if let Some(log) = &log {
+        log.opened(&store);
+    }
+    put(StoreObject { store, clock, events: EventRow::default(), log }, None)
 }
 
 /// Makes a new store with one empty volume, in a directory that does not exist yet or is empty, or on options.open.storage with path NULL, and
@@ -243,7 +257,7 @@ pub unsafe extern "C" fn cdp_store_create(
         let storage = opening.storage(caller.text_optional("path", path)?, How::Create)?;
         let clock = opening.options.clock.clone();
         let create = CreateOptions { volume, bytes: given.bytes };
-        out.put(put_store(Store::create(storage, &create, opening.options)?, clock)?);
+        out.put(put_store(Store::create(storage, &create, opening.options)?, clock, opening.log)?);
         Ok(())
     })
 }
@@ -269,7 +283,7 @@ pub unsafe extern "C" fn cdp_store_open(
             true => Store::open_read_only(storage, opening.options)?,
             false => Store::open(storage, opening.options)?,
         };
-        out.put(put_store(store, clock)?);
+        out.put(put_store(store, clock, opening.log)?);
         Ok(())
     })
 }
@@ -291,8 +305,16 @@ pub unsafe extern "C" fn cdp_store_close(store: *mut *mut cdp_store) -> cdp_stat
 fn close(held: &Held<StoreObject>) -> Outcome {
     // The runner, queues and everything else that works on it first.
     drop(handle::remove_family(held.family()));
-    held.store.clone().close()?;
-    Ok(())
+    let closed = held.store.clone().close();
+    if let Some(log) = &held.log {
+        match &closed {
+            Ok(()) => log.line(CDP_LOG_INFO, "the store was closed"),
+            Err(error) => {
+                log.line(CDP_LOG_ERROR, &format!("the store was not closed in good order: {error}"))
+            }
+        }
+    }
+    Ok(closed?)
 }
 
 /// What is known of the store. [any thread; waits for nothing]
@@ -420,7 +442,7 @@ pub unsafe extern "C" fn cdp_store_step_retention(store: *mut cdp_store) -> cdp_
 pub const CDP_RUNNER_NO_HEARTBEAT: u32 = 1 << 0;
 
 /// Starts the bundled runner: threads that do the background work until cdp_runner_stop or cdp_store_close. These are the only threads that
-/// outlive a call. flags: CDP_RUNNER_*. A defect in one of them is reported on stderr, as nobody is there to be told.
+/// outlive a call. flags: CDP_RUNNER_*. A defect in one of them ends it and is an event.
 /// [any thread; waits for the start of threads]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cdp_runner_start(

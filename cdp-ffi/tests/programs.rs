@@ -90,7 +90,7 @@ macro_rules! programs {
         const PROGRAMS: &[&str] = &[$(stringify!($name)),*];
     };
 }
-programs!(across, custom, inline, misuse, queue, tap);
+programs!(across, custom, flat, inline, log, mirror, misuse, queue, submit, tap);
 
 /// Goal: no program is forgotten. Method: the files and the list above.
 #[test]
@@ -118,7 +118,8 @@ fn the_program_of_the_readme_works() {
     assert!(store.exists());
 }
 
-/// Goal: the header for C++ compiles alone, and a program of it works. Method: the example, with the system's compiler.
+/// Goal: the header for C++ compiles alone, and programs of it work. Method: the example and one for mirror sets, with the system's
+/// compiler.
 #[test]
 fn the_wrapper_for_cpp_works() {
     if !has("c++") {
@@ -129,7 +130,8 @@ fn the_wrapper_for_cpp_works() {
     fs::write(&alone, "#include <cdp.hpp>\nint main() { return cdp::store().get() == nullptr ? 0 : 1; }\n")
         .unwrap();
     let to = directory.path().join("program");
-    for source in [alone, root().join("examples/c/protect.cpp")] {
+    let mirror = crate_dir().join("tests/c/mirror.cc");
+    for source in [alone, mirror, root().join("examples/c/protect.cpp")] {
         compile("c++", "c++17", &source, &to);
         let output = Command::new(&to)
             .arg(directory.path().join("store"))

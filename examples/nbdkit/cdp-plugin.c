@@ -35,6 +35,13 @@ int failed(cdp_status status, const char *what) {
   return -1;
 }
 
+/* What the library says of the store, also from its own threads. */
+static void log_line(void *userdata, uint32_t level, const char *message, size_t len) {
+  (void)userdata, (void)len;
+  if (level == CDP_LOG_INFO) nbdkit_debug("%s", message);
+  else nbdkit_error("%s", message);
+}
+
 static int plugin_config(const char *key, const char *value) {
   if (strcmp(key, "store") == 0) return (store_path = nbdkit_absolute_path(value)) != NULL ? 0 : -1;
   if (strcmp(key, "tap") == 0) return (tap_path = nbdkit_absolute_path(value)) != NULL ? 0 : -1;
@@ -70,8 +77,12 @@ static int plugin_config_complete(void) {
 /* Handles do not survive the fork by which nbdkit goes to the background, so that the store is opened behind it. */
 static int plugin_after_fork(void) {
   cdp_open_options options;
+  cdp_log_sink log;
   cdp_status status;
+  CDP_INIT(log);
+  log.log = log_line;
   CDP_INIT(options);
+  options.log = &log;
   if (point_text != NULL) options.flags = CDP_OPEN_READ_ONLY;
   status = cdp_store_open(tap_path != NULL ? tap_path : store_path, &options, &store);
   if (status != CDP_OK) return failed(status, "cdp_store_open");

@@ -1,10 +1,13 @@
 //! The contract of a storage, tried on every implementation.
 
 use super::{
-    AlignedBuf, DirectoryOptions, DirectoryStorage, Extent, IO_ALIGN, MemoryStorage, Storage,
-    simulated::SimulatedStorage,
+    AlignedBuf, DirectoryOptions, DirectoryStorage, Extent, FlatOptions, FlatStorage, IO_ALIGN,
+    MemoryStorage, Storage, simulated::SimulatedStorage,
 };
-use crate::units::{ExtentId, len_u64};
+use crate::{
+    mirror::{ExtentCopy, FileCopy},
+    units::{ExtentId, len_u64},
+};
 use std::{io::ErrorKind, sync::Arc, thread, time::Duration};
 
 const BLOCK: u64 = len_u64(IO_ALIGN);
@@ -26,6 +29,26 @@ fn directory_subject(name: &'static str, options: DirectoryOptions) -> Subject {
     Subject { name, storage, other, _directory: Some(directory) }
 }
 
+/// On an extent in memory, in slots so small that requests are cut; the other opener has the same handle, as there is one process.
+fn flat_subject() -> Subject {
+    let device = Arc::new(ExtentCopy::new(MemoryStorage::new().create(ZERO, 4 << 20).unwrap()));
+    FlatStorage::format(&*device, FlatOptions { slot_bytes: 2 * BLOCK }).unwrap();
+    let storage = FlatStorage::open(device).unwrap();
+    Subject { name: "flat", storage: Arc::new(storage.clone()), other: Arc::new(storage), _directory: None }
+}
+
+fn flat_file_subject() -> Subject {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("device");
+    drop(FileCopy::create(&path, 16 << 20).unwrap());
+    FlatStorage::format_file(&path, FlatOptions { slot_bytes: 4 * BLOCK }).unwrap();
+    let storage = FlatStorage::open_file(&path).unwrap();
+    let again = FlatStorage::open_file(&path).err().map(|error| error.kind());
+    assert_eq!(again, Some(ErrorKind::WouldBlock), "one opener at a time");
+    let other = Arc::new(storage.clone());
+    Subject { name: "flat file", storage: Arc::new(storage), other, _directory: Some(directory) }
+}
+
 /// Runs `test` on a fresh storage of each kind.
 fn for_each_storage(test: impl Fn(&Subject)) {
     let memory = MemoryStorage::new();
@@ -43,6 +66,8 @@ fn for_each_storage(test: impl Fn(&Subject)) {
             other: Arc::new(simulated),
             _directory: None,
         },
+        flat_subject(),
+        flat_file_subject(),
         directory_subject("directory", DirectoryOptions::default()),
         directory_subject("buffered directory", DirectoryOptions { buffered: true }),
     ];

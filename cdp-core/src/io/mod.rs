@@ -1,7 +1,7 @@
 //! Where bytes live and what time it is: the traits a host can implement, and the implementations that come along.
 //!
 //! A [`Storage`] is a set of numbered [`Extent`]s. A directory of files ([`DirectoryStorage`]), memory
-//! ([`MemoryStorage`]) and, with the feature `testing`, a simulated disk stand behind it.
+//! ([`MemoryStorage`]), one flat device ([`FlatStorage`]) and, with the feature `testing`, a simulated disk stand behind it.
 //!
 //! Contract, for every implementation:
 //! - **Alignment.** Offsets and lengths are multiples of [`IO_ALIGN`], and buffers are aligned to it. The library keeps to
@@ -18,6 +18,7 @@ mod clock;
 #[cfg(test)]
 mod conformance;
 mod directory;
+mod flat;
 mod lock_table;
 mod memory;
 #[cfg(any(test, feature = "testing"))]
@@ -29,6 +30,7 @@ pub use aligned::{AlignedBuf, IO_ALIGN};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub(crate) use directory::raw_extent;
 pub use directory::{DirectoryOptions, DirectoryStorage};
+pub use flat::{FlatOptions, FlatSpace, FlatStorage};
 pub use lock_table::LockTable;
 pub use memory::MemoryStorage;
 pub use throttle::ThrottledStorage;

@@ -3,10 +3,13 @@
 use super::Store;
 use crate::{
     error::{Error, Result},
+    event::EventKind,
     limits::FRAME_AGE_NS_MAX,
     units::TimeNs,
 };
 use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -145,7 +148,15 @@ impl Store {
         for (name, work) in works {
             let (store, stop) = (self.clone(), stop.clone());
             let thread = std::thread::Builder::new().name(format!("cdp-{name}"));
-            let thread = thread.spawn(move || work(&store, options, &stop));
+            let thread = thread.spawn(move || {
+                // A defect ends this thread alone; the host is told, since nobody looks at the threads.
+                let ended = catch_unwind(AssertUnwindSafe(|| work(&store, options, &stop)));
+                if let Err(panic) = ended {
+                    let error = text_of(&*panic).to_owned();
+                    let failed = EventKind::RunnerFailed { thread: name, error };
+                    store.inner.group.events.push(store.newest().time, failed);
+                }
+            });
             runner.threads.push(thread.map_err(|error| Error::io("start", "a thread", error))?);
         }
         self.inner.group.runners.fetch_add(1, Ordering::SeqCst);
@@ -169,10 +180,15 @@ impl Drop for Runner {
         }
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads.drain(..) {
-            // A panic in a runner's thread has been reported by the panic hook; there is nothing to add here.
+            // A panic in a runner's thread is an event; there is nothing to add here.
             let _ = thread.join();
         }
     }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it says nothing")
 }
 
 /// Writes frames as they are sealed.
@@ -262,5 +278,47 @@ fn maintain(store: &Store, options: RunnerOptions, stop: &AtomicBool) {
             beaten_at = now;
         }
         std::thread::sleep(pause);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        CreateOptions, OpenOptions,
+        io::{Clock, MemoryStorage},
+    };
+
+    /// A clock that fails in one thread of the runner.
+    struct Failing;
+
+    impl Clock for Failing {
+        fn now(&self) -> TimeNs {
+            assert_ne!(std::thread::current().name(), Some("cdp-maintain"), "deliberate");
+            TimeNs::new(1_000_000_000)
+        }
+    }
+
+    /// Goal: a defect in a thread of the runner is an event and not a silence. Method: a clock that panics in that thread; wait for the event.
+    #[test]
+    fn a_defect_in_the_runner_is_an_event() {
+        let options = OpenOptions { clock: Arc::new(Failing), ..OpenOptions::default() };
+        let create = CreateOptions { volume: "disk".into(), bytes: 1 << 20 };
+        let store = Store::create(Arc::new(MemoryStorage::new()), &create, options).unwrap();
+        let runner = store.start_runner().unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        let failed = loop {
+            if let Some(event) = store.take_events().0.pop() {
+                break event.kind;
+            }
+            assert!(Instant::now() < until, "no event");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert!(
+            matches!(&failed, EventKind::RunnerFailed { thread: "maintain", error } if error.contains("deliberate")),
+            "{failed}"
+        );
+        drop(runner);
+        store.close().unwrap();
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     catalog::{GapReason, StampRecord, VolumeInfo},
     dirty_map::{Base, ByteRange, DirtyMap, Granularity, MapFileOptions, MapOptions, Shape, wire},
     error::{Error, Result},
-    event::Event,
+    event::{Event, EventSink},
     format::Uuid,
     group::{AttachRecord, How, Known, Lag},
     limits::{IN_FLIGHT_MAX, POOL_FRAMES, WRITE_BYTES_MAX},
@@ -359,6 +359,12 @@ impl Store {
     /// Takes the events since the last call, oldest first, and the number of those that were dropped because nobody took them.
     pub fn take_events(&self) -> (Vec<Event>, u64) {
         self.inner.group.events.take()
+    }
+
+    /// Sets what is told of every event when it happens, besides the row of [`Store::take_events`], and of those that are in the row already. Once
+    /// for an open store: false, and nothing is done, when there is one.
+    pub fn set_event_sink(&self, sink: Arc<dyn EventSink>) -> bool {
+        self.inner.group.events.set_sink(sink)
     }
 }
 

@@ -5,6 +5,9 @@
 
 #![allow(unsafe_code)]
 
+#[path = "drive_mirrors.rs"]
+mod mirrors;
+
 use cdp::{
     bookmark::*, event::*, in_flight::*, point::*, queue::*, restore::*, resync::*, retention::*,
     snapshot::*, source::*, statistics::*, storage::*, store::*, tap::*, timeline::*, types::*, volume::*, *,
@@ -166,6 +169,10 @@ struct Driver<'a> {
     choices: Choices<'a>,
     handles: Vec<(usize, &'static str)>,
     stores: usize,
+    /// Mirror sets that were made.
+    sets: usize,
+    /// What options point to.
+    openers: Vec<Room>,
     buffer: Vec<u8>,
     one: u64,
     point: cdp_point,
@@ -245,11 +252,12 @@ impl Driver<'_> {
             flags: self.choices.flags(),
             buf: self.buffer.as_mut_ptr().cast(),
         };
-        match self.choices.byte() % 48 {
+        match self.choices.byte() % 72 {
             op @ ..=14 => self.volumes(op, call),
             op @ ..=27 => self.points(op, call),
             op @ ..=37 => self.restores_and_taps(op, call),
             op @ ..=46 => self.others(op, call),
+            op @ 48.. => self.mirrors(op - 48, call),
             _ => self.close(),
         }
     }
@@ -524,6 +532,7 @@ impl Driver<'_> {
                 Self::check(cdp_store_close(&raw mut store));
                 Self::check(cdp_storage_close(&raw mut storage));
             }
+            Self::close_mirror(address);
         }
     }
 }
@@ -537,11 +546,17 @@ pub fn drive(bytes: &[u8]) {
         choices: Choices(bytes),
         handles: vec![(0, "")],
         stores: 0,
+        sets: 0,
+        openers: Vec::new(),
         buffer: vec![0x5a; BUFFER],
         one: 1,
         point: cdp_point::default(),
     };
     Driver::check(driver.create_store());
+    // Two copies and a set of them, mostly.
+    for op in [0, 0, 1] {
+        Driver::check(driver.mirrors(op, Call { offset: 0, len: 0, flags: 0, buf: ptr::null_mut() }));
+    }
     for _ in 0..CALLS_MAX {
         if driver.choices.0.is_empty() {
             break;
