@@ -53,6 +53,14 @@ fn set(criterion: &mut Criterion) {
     group.bench_function("yardstick: one bit of 32 MiB", |bencher| {
         bencher.iter(|| mark(&raw, random.next() % (TIB / 4096)));
     });
+    // The same where each waits for the one before, as writes of a host do that come one by one: the time of a cache miss.
+    let mut before = 0;
+    group.bench_function("yardstick: one bit of 32 MiB, each after the one before", |bencher| {
+        bencher.iter(|| {
+            let block = (random.next() ^ black_box(before)) % (TIB / 4096);
+            before = mark(&raw, block) & 1;
+        });
+    });
     let (in_order, mut next) = (map(), 0);
     group.bench_function("4 KiB, one after the other through 1 TiB", |bencher| {
         bencher.iter(|| {

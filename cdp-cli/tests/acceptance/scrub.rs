@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::times::START;
 use crate::support::trace::Line;
-use crate::support::{Op, Random, Scene, Trace, cdp, files, scaled};
+use crate::support::{Op, Random, Scene, Trace, cdp, files, index, scaled};
 
 const DISK_BYTES: u64 = 4 << 20;
 const BLOCK: u64 = 4096;
@@ -96,22 +96,12 @@ fn a_scrub_repairs_what_a_source_has() {
         let block = random.below(BLOCKS);
         if !now.contains(&block) {
             now.push(block);
-            rot(
-                &scene.store,
-                block,
-                writer(block, newest).expect("written"),
-                1 + random.below(4000) as usize,
-            );
+            rot(&scene.store, block, writer(block, newest).expect("written"), 1 + index(random.below(4000)));
         }
-        let block = overwritten[random.below(overwritten.len() as u64) as usize];
+        let block = overwritten[index(random.below(overwritten.len() as u64))];
         if !then.contains(&block) {
             then.push(block);
-            rot(
-                &scene.store,
-                block,
-                writer(block, BLOCKS).expect("written"),
-                1 + random.below(4000) as usize,
-            );
+            rot(&scene.store, block, writer(block, BLOCKS).expect("written"), 1 + index(random.below(4000)));
         }
     }
     cdp!("restore", scene.store, "--at", "latest", "--to", scene.path("refused.img")).exits(3);
