@@ -24,7 +24,8 @@ pub struct OpenOptions {
     pub clock: Arc<dyn Clock>,
     /// Budget of the cache of index pages, bytes; default 32 MiB.
     pub page_cache_bytes: u64,
-    /// Space of a new segment, bytes; default 64 MiB, which is also the most. Segments of other sizes stay readable.
+    /// Space of a new segment, bytes; default 64 MiB, which is also the most. Segments of other sizes stay readable. One of less than 4 MiB holds
+    /// little more than a frame.
     pub segment_bytes: u64,
     /// Index runs of a level that are merged into one of the next; default 8, at least 2.
     pub run_fanout: usize,
