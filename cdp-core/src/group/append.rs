@@ -398,10 +398,7 @@ impl Group {
         bytes: u64,
         entries: usize,
     ) -> Result<()> {
-        while self.commit.lock().in_flight() + frames > FRAMES_IN_FLIGHT_MAX || self.commit.lock().is_failed()
-        {
-            self.drive_commit(true, true)?;
-        }
+        self.commit_until(|commit| commit.in_flight() + frames <= FRAMES_IN_FLIGHT_MAX)?;
         let fits = {
             let append = self.append.lock();
             append.current.as_ref().is_some_and(|current| {

@@ -4,7 +4,7 @@
 use super::Group;
 use crate::{
     error::{Error, Result},
-    journal::SyncTicket,
+    journal::{Commit, SyncTicket},
     sabotage::Switch,
     units::{FrameNo, len_u64},
 };
@@ -31,26 +31,23 @@ impl Group {
                 }
                 written
             };
-            self.drive_commit(may_sync, false)?;
+            self.drive_commit(may_sync)?;
         }
     }
 
-    /// Does one piece of commit work, or waits for a piece that another thread does. `has_turn`: the caller holds the turn.
+    /// Does one piece of commit work, or waits for a piece that another thread does. The caller does not hold the turn.
     ///
     /// # Errors
     /// When frames could not be saved from a failed segment; they stay in memory and the next call tries again.
-    pub(super) fn drive_commit(&self, may_sync: bool, has_turn: bool) -> Result<()> {
+    fn drive_commit(&self, may_sync: bool) -> Result<()> {
         self.check_writable()?;
-        // An appender leaves the work to the runner's threads while they get on with it.
-        let leave = has_turn && self.runners.load(Ordering::Relaxed) > 0 && self.wait_for_progress();
-        if leave || self.commit_piece(may_sync) {
+        if self.commit_piece(may_sync) {
             return Ok(());
         }
         let mut commit = self.commit.lock();
         if commit.is_failed() && commit.is_quiet() {
             drop(commit);
-            let _turn = (!has_turn).then(|| self.turn.lock());
-            return self.relocate();
+            return self.try_relocate();
         }
         if !commit.is_quiet() {
             self.commit_changed.wait_for(&mut commit, WAIT);
@@ -58,10 +55,35 @@ impl Group {
         Ok(())
     }
 
-    /// Waits for any answer to a write or sync; `false` when none came in time.
-    fn wait_for_progress(&self) -> bool {
-        let mut commit = self.commit.lock();
-        !commit.is_failed() && !self.commit_changed.wait_for(&mut commit, WAIT).timed_out()
+    /// Works until `enough` holds of a commit that has not failed, or waits for those who work. The caller holds the turn, so everybody who
+    /// writes waits meanwhile: whether there is something to wait for is seen under the lock under which it is waited for.
+    ///
+    /// # Errors
+    /// When frames could not be saved from a failed segment; they stay in memory and the next call tries again.
+    pub(super) fn commit_until(&self, enough: impl Fn(&Commit) -> bool) -> Result<()> {
+        loop {
+            let mut commit = self.commit.lock();
+            if !commit.is_failed() && enough(&commit) {
+                return Ok(());
+            }
+            self.check_writable()?;
+            // An appender leaves the work to the runner's threads while they are at it.
+            let has_runner = self.runners.load(Ordering::Relaxed) > 0;
+            if has_runner && !commit.is_quiet() && !self.commit_changed.wait_for(&mut commit, WAIT).timed_out() {
+                continue;
+            }
+            drop(commit);
+            if self.commit_piece(true) {
+                continue;
+            }
+            let mut commit = self.commit.lock();
+            if commit.is_failed() && commit.is_quiet() {
+                drop(commit);
+                self.relocate()?;
+            } else if !commit.is_quiet() {
+                self.commit_changed.wait_for(&mut commit, WAIT);
+            }
+        }
     }
 
     /// Does one write or sync if there is one to do. Failures are noted, not returned.

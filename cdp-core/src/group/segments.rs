@@ -231,9 +231,7 @@ impl Group {
     pub(super) fn roll_segment(&self, purpose: Purpose, needed: u64) -> Result<()> {
         while self.frozen.lock().len() >= FROZEN_MAX {
             let frame = self.frozen.lock().front().map(Frozen::next_frame);
-            while frame > Some(self.commit.lock().durable_frame()) {
-                self.drive_commit(true, true)?;
-            }
+            self.commit_until(|commit| frame <= Some(commit.durable_frame()))?;
             self.seal_oldest_frozen()?;
         }
         if needed > self.segment_bytes_max() {
@@ -463,7 +461,7 @@ impl Group {
             let mut append = self.append.lock();
             self.freeze_current(&mut append);
         }
-        self.wait_durable_turn_held()?;
+        self.commit_until(|commit| commit.in_flight() == 0)?;
         while !self.frozen.lock().is_empty() {
             self.seal_oldest_frozen()?;
         }
@@ -483,28 +481,25 @@ impl Group {
         manifest.close()
     }
 
-    /// Seals every segment with states before a seq, so that all of them are in index runs.
+    /// Seals every segment with states before a seq, so that all of them are in index runs. Writes go on meanwhile.
     pub fn seal_all_below(&self, seq: Seq) -> Result<()> {
-        self.flush()?;
-        let _turn = self.turn.lock();
-        {
+        let reaches_below = |current: &CurrentSegment| current.base_seq < seq;
+        if self.append.lock().current.as_ref().is_some_and(reaches_below) {
+            // So that the next write does not have to. It tries, too, when this fails.
+            let _ = self.prepare_next_segment();
+            let _turn = self.turn.lock();
             let mut append = self.append.lock();
-            if append.current.as_ref().is_some_and(|current| current.base_seq < seq) {
+            if append.current.as_ref().is_some_and(reaches_below) {
                 self.freeze_current(&mut append);
             }
         }
-        self.wait_durable_turn_held()?;
-        while self.frozen.lock().front().is_some_and(|frozen| frozen.base_seq < seq) {
+        loop {
+            let oldest =
+                self.frozen.lock().front().filter(|frozen| frozen.base_seq < seq).map(Frozen::next_frame);
+            let Some(frame) = oldest else { return Ok(()) };
+            self.wait_durable(frame)?;
             self.seal_oldest_frozen()?;
         }
-        Ok(())
-    }
-
-    fn wait_durable_turn_held(&self) -> Result<()> {
-        while self.commit.lock().in_flight() > 0 {
-            self.drive_commit(true, true)?;
-        }
-        Ok(())
     }
 }
 
