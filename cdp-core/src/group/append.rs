@@ -526,6 +526,7 @@ impl Group {
         }
         if let Some(current) = append.current.take() {
             self.frozen.lock().push_back(super::Frozen::from_current(current));
+            self.segment_ended.notify_all();
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::{
         packed::PackedEntry,
     },
     index::{Keep, KeepAll, Merge, MergeStep, Run, RunMeta, View},
+    manifest::next_extent,
     sabotage::{Sabotage, Switch},
     units::ExtentId,
 };
@@ -316,7 +317,7 @@ impl Group {
         let created = Arc::new(Mutex::new(Vec::new()));
         let (shared, noted) = (self.shared.clone(), created.clone());
         let next_piece = Box::new(move || {
-            let id = ExtentId::new(extents.fetch_add(1, Ordering::Relaxed));
+            let id = next_extent(&extents);
             let storage = &shared.storage;
             let extent =
                 storage.create(id, 0).map_err(|error| Error::io("create", storage.describe(id), error))?;

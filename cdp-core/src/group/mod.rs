@@ -214,6 +214,10 @@ pub(crate) struct Group {
     read_pool: Mutex<Vec<AlignedBuf>>,
     view: RwLock<Arc<View>>,
     frozen: Mutex<VecDeque<Frozen>>,
+    /// Goes with `frozen`.
+    segment_ended: Condvar,
+    /// Held by who seals: one segment after the other, the oldest first. Taken before the manifest.
+    sealing: Mutex<()>,
     lines: RwLock<Arc<Vec<SegmentLine>>>,
     maintenance: Mutex<merge::Maintenance>,
     /// Held by the one who thins at once.
@@ -299,6 +303,8 @@ impl Group {
             read_pool: Mutex::new(Vec::new()),
             view: RwLock::new(Arc::new(start.view)),
             frozen: Mutex::new(start.frozen.into()),
+            segment_ended: Condvar::new(),
+            sealing: Mutex::default(),
             lines: RwLock::new(Arc::new(start.lines)),
             maintenance: Mutex::new(merge::Maintenance::default()),
             thinning_now: Mutex::new(()),

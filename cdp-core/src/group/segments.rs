@@ -17,11 +17,17 @@ use crate::{
     index::{MemTable, Run, RunMeta, RunWriter, View},
     io::{AlignedBuf, Extent},
     limits::SEGMENT_BYTES_LEAST,
-    manifest::ManifestLog,
+    manifest::{ManifestLog, next_extent},
     sabotage::Switch,
     units::{ExtentId, FrameNo, Seq, TimeNs, len_u64},
 };
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 /// Frozen segments that may wait to be sealed; beyond it the appender seals one itself.
 const FROZEN_MAX: usize = 2;
@@ -131,6 +137,17 @@ impl Group {
     /// Whether a segment is ready for the next roll-over.
     pub fn has_ready_segment(&self) -> bool {
         self.ready.lock().is_some()
+    }
+
+    /// Whether a segment waits to be sealed.
+    pub fn has_frozen_segment(&self) -> bool {
+        !self.frozen.lock().is_empty()
+    }
+
+    /// Waits until the current segment ends, for a runner's thread.
+    pub fn wait_for_end_of_segment(&self, timeout: Duration) {
+        let mut frozen = self.frozen.lock();
+        self.segment_ended.wait_for(&mut frozen, timeout);
     }
 
     /// Bytes left in the current segment; `None` without one.
@@ -281,41 +298,42 @@ impl Group {
         Ok(CurrentSegment::new(&prepared, base_seq, first_frame, covered_to))
     }
 
-    /// Seals the oldest frozen segment if all of its frames are durable. Returns whether it did.
+    /// Seals the oldest frozen segment if all of its frames are durable. Returns whether it did. The manifest is free while the footer is
+    /// written: whoever needs the next segment does not wait for the last one.
     pub fn seal_oldest_frozen(&self) -> Result<bool> {
-        let mut manifest = self.manifest.lock();
-        let manifest = manifest.log()?;
+        let _one = self.sealing.lock();
         let Some(frozen) = self.frozen.lock().front().cloned() else { return Ok(false) };
         if frozen.next_frame() > self.commit.lock().durable_frame() {
             return Ok(false);
         }
-        match self.seal(manifest, &frozen) {
+        match self.seal(&frozen) {
             Err(Error::Io { .. }) if !frozen.sidecar => {
                 // The file failed us: the footer goes to an extent of its own.
                 let elsewhere = Frozen { sidecar: true, ..frozen };
                 if let Some(front) = self.frozen.lock().front_mut() {
                     front.sidecar = true;
                 }
-                self.seal(manifest, &elsewhere)?;
+                self.seal(&elsewhere)?;
             }
             outcome => outcome?,
         }
         self.frozen.lock().pop_front();
         // The store has grown by a segment. Sealing does not depend on it, and the next one tries again.
-        let _ = self.adapt_reserve(manifest);
+        let _ = self.adapt_reserve(self.manifest.lock().log()?);
         Ok(true)
     }
 
-    fn seal(&self, manifest: &mut ManifestLog, frozen: &Frozen) -> Result<()> {
+    fn seal(&self, frozen: &Frozen) -> Result<()> {
         let mut edits: Vec<Edit> = frozen.metas.iter().map(|(_, meta)| Edit::Catalog(meta.clone())).collect();
         if frozen.frames.is_empty() {
             edits.push(Edit::SegmentDropped(frozen.extent));
-            self.append_edits(manifest, &edits)?;
+            self.append_edits(self.manifest.lock().log()?, &edits)?;
             self.replace_in_view(&frozen.memtable, None);
             self.remove_extents(&[frozen.extent]);
             return Ok(());
         }
-        let footer = self.write_footer(manifest, frozen)?;
+        let extents = self.manifest.lock().log()?.extents();
+        let footer = self.write_footer(&extents, frozen)?;
         let sealed = SealedSegment {
             extent: frozen.extent,
             frames_end: frozen.frames_end,
@@ -344,6 +362,8 @@ impl Group {
         let run = footer.run.map(Box::new);
         let line = SegmentLine::sealed(&sealed, frozen.uuid);
         edits.push(Edit::SegmentSealed(Box::new(sealed), run.clone()));
+        let mut manifest = self.manifest.lock();
+        let manifest = manifest.log()?;
         let counters = manifest.state().counters;
         edits.push(Edit::Counters(Counters {
             source_bytes: counters.source_bytes.saturating_add(frozen.source_bytes),
@@ -371,10 +391,10 @@ impl Group {
         });
     }
 
-    fn write_footer(&self, manifest: &ManifestLog, frozen: &Frozen) -> Result<Footer> {
+    fn write_footer(&self, extents: &AtomicU64, frozen: &Frozen) -> Result<Footer> {
         let storage = &self.shared.storage;
         let (extent, handle, table_offset) = if frozen.sidecar {
-            let extent = manifest.allocate_extent();
+            let extent = next_extent(extents);
             let handle = storage
                 .create(extent, PAGE_BYTES)
                 .map_err(|error| Error::io("create", storage.describe(extent), error))?;
@@ -382,7 +402,7 @@ impl Group {
         } else {
             (frozen.extent, self.shared.handle(frozen.extent)?, frozen.frames_end)
         };
-        let written = self.fill_footer(manifest, frozen, extent, &handle, table_offset);
+        let written = self.fill_footer(extents, frozen, extent, &handle, table_offset);
         if written.is_err() && frozen.sidecar {
             let _ = storage.remove(extent);
         }
@@ -392,7 +412,7 @@ impl Group {
 
     fn fill_footer(
         &self,
-        manifest: &ManifestLog,
+        extents: &AtomicU64,
         frozen: &Frozen,
         extent: ExtentId,
         handle: &Arc<dyn Extent>,
@@ -421,7 +441,7 @@ impl Group {
                 Box::new(move || match first.take() {
                     Some(place) => Ok(place),
                     None => {
-                        let id = manifest.allocate_extent();
+                        let id = next_extent(extents);
                         let extent = storage
                             .create(id, PAGE_BYTES)
                             .map_err(|error| Error::io("create", storage.describe(id), error))?;

@@ -254,7 +254,7 @@ fn cut_into_bodies(edits: &[Edit]) -> Vec<(Vec<u8>, &[Edit])> {
 }
 
 /// Takes the next extent number.
-fn next_extent(extents: &AtomicU64) -> ExtentId {
+pub(crate) fn next_extent(extents: &AtomicU64) -> ExtentId {
     ExtentId::new(extents.fetch_add(1, Ordering::Relaxed))
 }
 

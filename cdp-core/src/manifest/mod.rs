@@ -5,6 +5,7 @@ mod scan;
 mod state;
 mod superblock_slot;
 
+pub(crate) use log::next_extent;
 pub use log::ManifestLog;
 pub use scan::{ManifestScan, scan_manifest};
 pub use state::{ManifestState, SegmentState, keep_edits};

@@ -24,6 +24,8 @@ const SYNC_FRAMES: usize = 12;
 const MERGE_ENTRIES: u64 = 64 << 10;
 /// Pause of the maintenance thread when there is nothing to do.
 const IDLE: Duration = Duration::from_millis(20);
+/// Pause of the maintenance thread while a segment waits for its last frames.
+const SOON: Duration = Duration::from_millis(2);
 /// Pause after a failure.
 const BACKOFF: Duration = Duration::from_millis(250);
 /// Time without writes after which the clock of the group is moved on.
@@ -98,8 +100,9 @@ impl Store {
 
     fn step_maintenance(&self, budget: Budget) -> Result<Stepped> {
         let group = self.owner()?;
-        let near_end = group.room_in_segment().is_some_and(|(room, of)| room < of / 2);
-        let prepare = || match near_end && !group.has_ready_segment() {
+        // Where segments end faster than they are sealed, the next one comes first: writers wait for that, and for no footer.
+        let soon = || group.room_in_segment().is_some_and(|(room, of)| room < of / 2);
+        let prepare = || match !group.has_ready_segment() && (group.has_frozen_segment() || soon()) {
             true => group.prepare_next_segment().map(|()| true),
             false => group.seal_oldest_frozen(),
         };
@@ -107,7 +110,9 @@ impl Store {
             Ok(true) => Ok(Stepped::More),
             Ok(false) => Ok(if group.maintain(budget.entries)? { Stepped::More } else { Stepped::Idle }),
             // On a full storage thinning is what makes room.
-            Err(Error::NoSpace) if group.maintain(budget.entries)? => Ok(Stepped::More),
+            Err(Error::NoSpace) if group.seal_oldest_frozen()? || group.maintain(budget.entries)? => {
+                Ok(Stepped::More)
+            }
             Err(error) => Err(error),
         }
     }
@@ -261,6 +266,8 @@ fn maintain(store: &Store, options: RunnerOptions, stop: &AtomicBool) {
         let step = if options.heartbeat { Store::step_background } else { Store::step_maintenance };
         let pause = match step(store, Budget::default()) {
             Ok(Stepped::More) => continue,
+            // Its last frames are on their way.
+            Ok(Stepped::Idle) if group.has_frozen_segment() => SOON,
             Ok(Stepped::Idle) => IDLE,
             Err(_) => BACKOFF,
         };
@@ -277,7 +284,7 @@ fn maintain(store: &Store, options: RunnerOptions, stop: &AtomicBool) {
             let _ = group.flush().and_then(|_| group.vouch(false));
             beaten_at = now;
         }
-        std::thread::sleep(pause);
+        group.wait_for_end_of_segment(pause);
     }
 }
 

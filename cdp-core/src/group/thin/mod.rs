@@ -33,6 +33,7 @@ use crate::{
         packed::{PackedContent, PackedEntry},
     },
     index::{Classes, Keep, Merge, MergeStep, Needed, Run, RunMeta, Scan, View, VisibleSums},
+    manifest::next_extent,
     sabotage::{Sabotage, Switch},
     units::ExtentId,
 };
@@ -40,7 +41,7 @@ use compact::Copying;
 use parking_lot::Mutex;
 use std::{
     collections::BTreeSet,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 use survivors::{Moved, Survivors};
 use tally::Choice;
@@ -292,7 +293,7 @@ impl Group {
         };
         let (shared, created) = (self.shared.clone(), round.created.clone());
         let next_piece = Box::new(move || {
-            let id = ExtentId::new(extents.fetch_add(1, Ordering::Relaxed));
+            let id = next_extent(&extents);
             let extent = shared
                 .storage
                 .create(id, 0)
