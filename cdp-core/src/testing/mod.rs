@@ -9,6 +9,7 @@
 //! - [`exhaustive`]: all short histories with a crash at each changing call.
 //! - [`interleaved`]: a reader beside an owner at work.
 //! - [`rot`]: one flipped bit anywhere.
+//! - [`hooked`]: a storage whose calls a test holds up or refuses.
 //! - [`pool`]: the frame pool of the tap on its own; [`tap_world`]: taps with their sources, on the same disk.
 //! - [`mirror_world`]: a mirror set, each copy on a disk of its own.
 //!
@@ -22,6 +23,7 @@ pub mod content;
 pub mod directed;
 pub mod exhaustive;
 pub mod generate;
+pub mod hooked;
 pub mod image;
 pub mod interleaved;
 pub mod mirror_world;

@@ -1,8 +1,8 @@
 //! Bookmarks across stores: one cut, no deadlock, and never more claimed than is there.
 
 use crate::{
+    production::Production,
     source::{BLOCK, Source, block, image_at, options, store, version_of},
-    stubborn::{HookedStorage, Production},
 };
 use cdp_core::{
     CreateOptions, Error, NewBookmark, Point, SourceState, Store, Tap, TapOptions,
@@ -10,6 +10,7 @@ use cdp_core::{
     bookmark_across, confirm_across,
     io::{MemoryStorage, Storage},
     store::MemberOutcome,
+    testing::hooked::HookedStorage,
     units::Seq,
 };
 use std::{

@@ -1,8 +1,8 @@
 //! Bookmarks of every kind at once, beside threads that write to many volumes: each is one cut.
 
 use crate::{
+    production::Production,
     source::{BLOCK, Random, Source, block, image_at, store, version_of},
-    stubborn::Production,
 };
 use cdp_core::{
     Bookmark, BookmarkSchedule, Error, NewBookmark, SourceState, Store, Tap, TapOptions, bookmark_across,

@@ -1,12 +1,10 @@
 //! Figures: how far the store lies behind right now, and what writes look like.
 
-use crate::{
-    source::{BLOCK, Source, options},
-    stubborn::HookedStorage,
-};
+use crate::source::{BLOCK, Source, options};
 use cdp_core::{
     Budget, Coalescing, CreateOptions, OpenOptions, SourceState, Store, Tap, TapOptions,
     io::{ManualClock, MemoryStorage},
+    testing::hooked::HookedStorage,
     units::TimeNs,
 };
 use std::{

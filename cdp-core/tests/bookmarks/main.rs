@@ -6,9 +6,9 @@ mod across;
 mod cuts;
 mod figures;
 mod newest;
+mod production;
 mod quiesced;
 mod schedule;
 #[path = "../tap/source.rs"]
 #[allow(dead_code, reason = "shared with the tests of taps")]
 mod source;
-mod stubborn;

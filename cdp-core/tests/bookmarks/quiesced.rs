@@ -1,12 +1,12 @@
 //! Bookmarks while production is frozen: thawed whatever happens, and placed inside the freeze or not at all.
 
 use crate::{
+    production::Production,
     source::{BLOCK, Source, block, image_at, options, store, store_with, version_of},
-    stubborn::{HookedStorage, Production},
 };
 use cdp_core::{
     Bookmark, BookmarkKind, CreateOptions, Error, NewBookmark, Point, Quiesce, Result, SourceState, Store,
-    TapOptions, io::Storage, units::Seq,
+    TapOptions, io::Storage, testing::hooked::HookedStorage, units::Seq,
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

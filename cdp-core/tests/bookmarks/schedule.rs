@@ -1,8 +1,8 @@
 //! Bookmarks by schedule: one a slot, when something was written, and none for slots that have passed.
 
 use crate::{
+    production::Production,
     source::{BLOCK, Source, options},
-    stubborn::Production,
 };
 use cdp_core::{
     BookmarkKind, BookmarkSchedule, Budget, Coalescing, CreateOptions, Error, OpenOptions, SourceState,

@@ -1,15 +1,15 @@
-//! A storage whose calls a test can hold up or refuse, and production that tells what was done to it.
+//! A storage whose calls a test can hold up or refuse.
 
-use cdp_core::{
-    Error, Quiesce, Result,
+use crate::{
     io::{Extent, MemoryStorage, Storage, StorageLock},
     units::ExtentId,
 };
+use parking_lot::{Condvar, Mutex};
 use std::{
     io,
     sync::{
-        Arc, Condvar, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -22,8 +22,9 @@ pub struct Valve {
 }
 
 impl Valve {
+    /// Shuts or opens it.
     pub fn set(&self, shut: bool) {
-        *self.shut.lock().unwrap() = shut;
+        *self.shut.lock() = shut;
         self.changed.notify_all();
     }
 
@@ -32,11 +33,12 @@ impl Valve {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    fn pass(&self) {
-        let mut shut = self.shut.lock().unwrap();
+    /// Returns once it is open.
+    pub fn pass(&self) {
+        let mut shut = self.shut.lock();
         self.waiting.fetch_add(1, Ordering::SeqCst);
         while *shut {
-            shut = self.changed.wait(shut).unwrap();
+            self.changed.wait(&mut shut);
         }
         self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
@@ -52,6 +54,7 @@ pub struct HookedStorage {
 }
 
 impl HookedStorage {
+    /// Over another one. The hook is told whether the call is a write or a sync; an error of it is the answer.
     pub fn over(
         inner: Arc<dyn Storage>,
         hook: impl Fn(bool) -> io::Result<()> + Send + Sync + 'static,
@@ -137,42 +140,5 @@ impl Extent for HookedExtent {
     fn set_size(&self, bytes: u64) -> io::Result<()> {
         (self.hook)(false)?;
         self.inner.set_size(bytes)
-    }
-}
-
-/// Production that can be frozen; a test looks at what was done to it.
-#[derive(Default)]
-pub struct Production {
-    pub frozen: AtomicBool,
-    pub freezes: AtomicUsize,
-    pub thaws: AtomicUsize,
-    pub refuses: AtomicBool,
-    pub panics: AtomicBool,
-}
-
-impl Quiesce for Production {
-    fn freeze(&self) -> Result<()> {
-        self.freezes.fetch_add(1, Ordering::SeqCst);
-        self.frozen.store(true, Ordering::SeqCst);
-        assert!(!self.panics.load(Ordering::SeqCst), "the callback panics");
-        match self.refuses.load(Ordering::SeqCst) {
-            true => Err(Error::InvalidArgument("the database is busy".into())),
-            false => Ok(()),
-        }
-    }
-
-    fn thaw(&self) {
-        self.thaws.fetch_add(1, Ordering::SeqCst);
-        self.frozen.store(false, Ordering::SeqCst);
-    }
-}
-
-impl Production {
-    /// Each freeze was followed by a thaw.
-    #[track_caller]
-    pub fn assert_thawed(&self, freezes: usize) {
-        assert_eq!(self.freezes.load(Ordering::SeqCst), freezes, "calls of freeze");
-        assert_eq!(self.thaws.load(Ordering::SeqCst), freezes, "calls of thaw");
-        assert!(!self.frozen.load(Ordering::SeqCst));
     }
 }
