@@ -95,9 +95,15 @@ fn put_never_calls_the_allocator() {
     thread::scope(|scope| {
         let producers: Vec<_> = (0..2)
             .map(|_| {
+                // Until some were accepted: the other one may fill the pool before the consumer is let run.
                 scope.spawn(|| {
-                    let mut owned = handed_over();
-                    calls(|| rounds(&pool, &data, &mut owned))
+                    loop {
+                        let mut owned = handed_over();
+                        let (counted, accepted) = calls(|| rounds(&pool, &data, &mut owned));
+                        if counted > 0 || accepted > 0 {
+                            break counted;
+                        }
+                    }
                 })
             })
             .collect();
@@ -106,9 +112,7 @@ fn put_never_calls_the_allocator() {
             while let Next::Item(_) = consumer.next() {}
         }
         for producer in producers {
-            let (counted, accepted) = producer.join().unwrap();
-            assert_eq!(counted, 0);
-            assert!(accepted > 0);
+            assert_eq!(producer.join().unwrap(), 0);
         }
     });
 }
