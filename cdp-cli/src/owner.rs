@@ -7,6 +7,7 @@
 
 mod address;
 mod client;
+mod cursor_file;
 mod execute;
 mod import;
 mod protocol;

@@ -44,7 +44,7 @@ pub use snapshot::Snapshot;
 pub use store::{
     ActivityLog, Budget, CreateOptions, ImportSeedOptions, ImportSource, ImportedSeed, InFlight, OpenOptions,
     Recovery, ResyncMode, ResyncOptions, ResyncReport, Runner, RunnerOptions, SourceState, Stats, Stepped,
-    Store, Tap, TapOptions, TapStats, Timeline, VerifyOptions, VerifyReport, Volume, Written,
-    bookmark_across, confirm_across, newest_common_point,
+    Store, Tap, TapOptions, TapStats, Timeline, VerifyCursor, VerifyOptions, VerifyReport, VerifyResume,
+    Volume, Written, bookmark_across, confirm_across, newest_common_point,
 };
 pub use verify::{CheckReport, ScrubReport};

@@ -23,6 +23,7 @@ pub fn run(arguments: VerifyArguments) -> Outcome {
         repair: arguments.repair,
         volume: arguments.volume,
         rate: arguments.rate,
+        cursor: arguments.cursor.as_deref().map(absolute).transpose()?,
     });
     let found = match owner::change(&arguments.store, &request, "verify", &interrupt)? {
         Reply::Verify(document) => document,

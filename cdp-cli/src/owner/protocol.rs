@@ -147,6 +147,8 @@ pub struct VerifyRequest {
     pub volume: Option<String>,
     /// Bytes of the source a second.
     pub rate: Option<u64>,
+    /// File that holds how far it is.
+    pub cursor: Option<PathBuf>,
 }
 
 /// A scrub.

@@ -1,6 +1,7 @@
 //! Resync and verify at the owner of a store.
 
 use super::{
+    cursor_file::CursorFile,
     execute::Events,
     protocol::{ModeText, ResyncRequest, ScrubRequest, VerifyRequest},
 };
@@ -10,7 +11,10 @@ use crate::{
     image::ComparedSource,
     output::{ResyncDocument, ScrubDocument, VerifyDocument, human_size},
 };
-use cdp_core::{Progress, ResyncMode, ResyncOptions, SourceReader, Store, VerifyOptions, units::TimeNs};
+use cdp_core::{
+    Progress, ResyncMode, ResyncOptions, SourceReader, Store, VerifyCursor, VerifyOptions, VerifyResume,
+    units::TimeNs,
+};
 use std::{path::Path, sync::Arc};
 
 /// Threads that read the source ahead: as many requests in flight as a disk needs to be read at its speed.
@@ -84,16 +88,32 @@ pub fn verify(store: &Store, request: &VerifyRequest, events: &mut dyn Events) -
     let source = open(store, request.volume.as_deref(), &request.source)?;
     let options =
         VerifyOptions { repair: request.repair, readers: READERS, bytes_per_second_max: request.rate };
+    let file = request.cursor.as_deref().map(CursorFile);
+    let from = file.as_ref().map_or(Ok(None), CursorFile::load)?;
+    if let Some(from) = &from {
+        events.note(&format!("cdp: {} were compared by an earlier run", human_size(from.compared())));
+    }
+    let mut keep = |cursor: &VerifyCursor| file.as_ref().map_or(Ok(()), |file| file.keep(cursor));
     let interrupt = events.interrupt();
-    let report = store.verify_from(
+    let report = store.verify_resumable(
         request.volume.as_deref(),
         source,
         &options,
+        VerifyResume { from, keep: &mut keep },
         &mut |progress: Progress| events.progress(progress.done, progress.total),
         &|| interrupt.is_set(),
     )?;
     if !report.complete {
-        return Err(Failure::new("interrupted before everything was compared; nothing was changed"));
+        let next = match file {
+            Some(_) => "; the next run with the same --cursor goes on there",
+            None => "; with --cursor FILE a run can be taken up again",
+        };
+        return Err(Failure::new(format!(
+            "interrupted before everything was compared; nothing was changed{next}"
+        )));
+    }
+    if let Some(file) = file {
+        file.remove()?;
     }
     Ok((&report).into())
 }

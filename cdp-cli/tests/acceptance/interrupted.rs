@@ -117,3 +117,40 @@ fn mirror_writes_and_repairs_killed_again_and_again_end_with_equal_copies() {
     assert!(writers > 0 && cut > 0, "{writers} {repairs} {cut}");
     cdp!("mirror", "verify", set).succeeds();
 }
+
+/// Goal: a verification that is killed again and again gets on with each run, and forgets no difference that an earlier run has found. Method: two
+/// blocks that differ, near the beginning and near the end; a rate, so that what each run must have done is known from how long it lived.
+#[test]
+fn a_verification_killed_again_and_again_does_not_begin_again() {
+    let mut random = Random::for_test("a_verification_killed_again_and_again_does_not_begin_again");
+    let (kills, bytes, rate) = (scaled(3, 20), (scaled(384, 2048) as u64) << 20, 16_000_000);
+    let directory = tempfile::tempdir().unwrap();
+    let (store, source) = (directory.path().join("store"), directory.path().join("source"));
+    let cursor = directory.path().join("cursor");
+    random_file(&source, bytes, &mut random);
+    cdp!("create", store, "--size", bytes.to_string()).succeeds();
+    cdp!("resync", store, "--source", source).succeeds();
+    let file = File::options().write(true).open(&source).unwrap();
+    for offset in [4096, bytes - 8192] {
+        file.write_all_at(&[0; 4096], offset).unwrap();
+    }
+    let mut done_at_least = 0;
+    for kill in 0..kills {
+        let after = Duration::from_millis(random.between(4000, 6000));
+        let options = ["verify", "--rate", "16000000", "--cursor"];
+        let paths: &[&Path] = &[&cursor, Path::new("--source"), &source, &store];
+        assert!(killed(&options, paths, after), "kill {kill} came too late");
+        let worked = u64::try_from(after.saturating_sub(SLACK).as_millis()).unwrap();
+        done_at_least += worked * rate / 1000;
+    }
+    let last = cdp!("verify", store, "--source", source, "--cursor", cursor, "--json").exits(5).json();
+    println!("{kills} kills, at least {done_at_least} bytes of {bytes} done before: {last}");
+    assert!(number(&last, "bytes_compared") <= bytes - done_at_least, "{last}");
+    assert_eq!(number(&last, "bytes_different"), 8192, "{last}");
+    let offsets: Vec<u64> =
+        last["extents"].as_array().unwrap().iter().map(|extent| number(extent, "offset")).collect();
+    assert_eq!(offsets, [4096, bytes - 8192]);
+    assert!(!cursor.exists(), "it was compared to the end");
+    std::fs::write(&cursor, "{}").unwrap();
+    cdp!("verify", store, "--source", source, "--cursor", cursor).exits(1).says("no cursor");
+}

@@ -26,6 +26,7 @@ mod schedule;
 mod source_state;
 mod stats;
 mod tap;
+mod verify_cursor;
 mod verify_source;
 mod volume;
 
@@ -46,6 +47,7 @@ pub use runner::{Budget, Runner, RunnerOptions, Stepped};
 pub use source_state::SourceState;
 pub use stats::{CaptureMode, PoolUse, Stats, VolumeStats};
 pub use tap::{ActivityLog, Tap, TapOptions, TapStats};
+pub use verify_cursor::{VerifyCursor, VerifyResume};
 pub use verify_source::{VerifyOptions, VerifyReport};
 pub(crate) use volume::check_range;
 pub use volume::{ByteExtent, ChangedExtents, Volume};

@@ -497,10 +497,15 @@ pub(super) struct Pace {
 
 impl Pace {
     pub fn new(bytes_per_second_max: Option<u64>) -> Self {
+        Self::from(bytes_per_second_max, 0)
+    }
+
+    /// Where `from` bytes are done already.
+    pub fn from(bytes_per_second_max: Option<u64>, from: u64) -> Self {
         Self {
             bytes_per_second_max: bytes_per_second_max.map(|rate| rate.max(1)),
             since: Instant::now(),
-            from: 0,
+            from,
         }
     }
 

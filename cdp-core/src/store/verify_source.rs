@@ -5,7 +5,11 @@
 //! is on its way, and the second look decides. What the store cannot read counts as different, and as damaged.
 //! Invariant *one direction*: the source is only read.
 
-use super::{ResyncOptions, Store, resync::Pace};
+use super::{
+    ResyncOptions, Store,
+    resync::Pace,
+    verify_cursor::{VerifyCursor, VerifyResume},
+};
 use crate::{
     capture::tap::TapState,
     catalog::{GapReason, SourceStamp, VolumeInfo},
@@ -26,6 +30,8 @@ use std::{
 
 /// Longest hole that is compared at once, bytes.
 const HOLE_BYTES_MAX: u64 = 1 << 30;
+/// How often the host is told how far it is.
+const KEEP_EVERY: Duration = Duration::from_secs(2);
 /// How long a difference must stay as it is beside a tap: longer than a host takes from the end of a write to its capture.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);
 /// Pause between two looks at what differs.
@@ -86,6 +92,24 @@ impl Store {
         progress: &mut dyn FnMut(Progress),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<VerifyReport> {
+        let resume = VerifyResume { from: None, keep: &mut |_| Ok(()) };
+        self.verify_resumable(volume, source, options, resume, progress, cancelled)
+    }
+
+    /// As [`Store::verify_from`], and goes on where an earlier one ended: what that has compared and found equal is not compared again. The
+    /// report counts what this one compared; its differences are those of both.
+    ///
+    /// # Errors
+    /// As [`Store::verify_from`]; `InvalidArgument` for a cursor of another store or volume; those of `resume.keep`.
+    pub fn verify_resumable(
+        &self,
+        volume: Option<&str>,
+        source: Arc<dyn SourceReader>,
+        options: &VerifyOptions,
+        resume: VerifyResume<'_>,
+        progress: &mut dyn FnMut(Progress),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<VerifyReport> {
         let started = Instant::now();
         let info = Arc::new(self.volume(volume)?.info());
         let group = &self.inner.group;
@@ -94,8 +118,14 @@ impl Store {
         let newest = group.tip().0;
         let ahead = ReadAhead::start(source.clone(), options.readers)
             .map_err(|error| Error::io("start", "the threads of a verification", error))?;
-        let mut verify = Verify { store: self, info: info.clone(), ahead, found: Found::default() };
-        let complete = verify.look_at_all(options, progress, cancelled)?;
+        let VerifyResume { from, keep } = resume;
+        let (from, different, damaged) =
+            from.map_or(Ok((0, Vec::new(), Vec::new())), |from| from.of(group.shared.store, &info))?;
+        let found = Found { different, damaged, ..Found::default() };
+        let mut verify = Verify { store: self, info: info.clone(), ahead, found };
+        let complete = verify.look_at_all(from, options, keep, progress, cancelled)?;
+        // The second look changes what was found, and may not come to its end.
+        let cursor = if complete { verify.cursor(info.bytes) } else { None };
         let unsettled = verify.look_again(cancelled)?;
         let Verify { found, .. } = verify;
         let mut report = VerifyReport {
@@ -110,6 +140,9 @@ impl Store {
             store_bytes_read: found.store_bytes_read,
             seconds: 0.0,
         };
+        if !report.complete {
+            cursor.map_or(Ok(()), |cursor| keep(&cursor))?;
+        }
         if options.repair && report.complete && !report.extents.is_empty() {
             let (counts, left) =
                 self.repair(&info, &source, &report.extents, (newest, stamp), progress, cancelled)?;
@@ -197,16 +230,19 @@ struct Verify<'a> {
 }
 
 impl Verify<'_> {
-    /// Compares everything once. Returns whether it came to the end.
+    /// Compares everything from an offset on once. Returns whether it came to the end.
     fn look_at_all(
         &mut self,
+        from: u64,
         options: &VerifyOptions,
+        keep: &mut dyn FnMut(&VerifyCursor) -> Result<()>,
         progress: &mut dyn FnMut(Progress),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<bool> {
         let total = self.info.bytes;
-        let mut pace = Pace::new(options.bytes_per_second_max);
-        let mut asked = 0;
+        let mut pace = Pace::from(options.bytes_per_second_max, from);
+        let (mut asked, mut done) = (from, from);
+        let mut kept = Instant::now();
         let mut requests: VecDeque<(ByteRange, Request)> = VecDeque::new();
         loop {
             while asked < total && requests.len() < self.ahead.depth() {
@@ -217,7 +253,12 @@ impl Verify<'_> {
                 asked = range.end();
             }
             let Some((range, request)) = requests.pop_front() else { return Ok(true) };
-            if cancelled() {
+            let is_cancelled = cancelled();
+            if is_cancelled || kept.elapsed() >= KEEP_EVERY {
+                self.cursor(done).map_or(Ok(()), |cursor| keep(&cursor))?;
+                kept = Instant::now();
+            }
+            if is_cancelled {
                 return Ok(false);
             }
             match request.answer()? {
@@ -229,9 +270,15 @@ impl Verify<'_> {
                 }
                 fetched => self.compare(range, fetched)?,
             }
-            progress(Progress { done: range.end(), total });
-            pace.keep(range.end(), cancelled);
+            done = range.end();
+            progress(Progress { done, total });
+            pace.keep(done, cancelled);
         }
+    }
+
+    fn cursor(&self, done: u64) -> Option<VerifyCursor> {
+        let store = self.store.inner.group.shared.store;
+        VerifyCursor::new(store, &self.info, done, &self.found.different, &self.found.damaged)
     }
 
     fn compare(&mut self, range: ByteRange, fetched: Fetched) -> Result<()> {
