@@ -69,7 +69,10 @@ impl Group {
             self.check_writable()?;
             // An appender leaves the work to the runner's threads while they are at it.
             let has_runner = self.runners.load(Ordering::Relaxed) > 0;
-            if has_runner && !commit.is_quiet() && !self.commit_changed.wait_for(&mut commit, WAIT).timed_out() {
+            if has_runner
+                && !commit.is_quiet()
+                && !self.commit_changed.wait_for(&mut commit, WAIT).timed_out()
+            {
                 continue;
             }
             drop(commit);

@@ -5,8 +5,8 @@ mod scan;
 mod state;
 mod superblock_slot;
 
-pub(crate) use log::next_extent;
 pub use log::ManifestLog;
+pub(crate) use log::next_extent;
 pub use scan::{ManifestScan, scan_manifest};
 pub use state::{ManifestState, SegmentState, keep_edits};
 pub(crate) use superblock_slot::missing;

@@ -39,10 +39,7 @@ use crate::{
 };
 use compact::Copying;
 use parking_lot::Mutex;
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 use survivors::{Moved, Survivors};
 use tally::Choice;
 
