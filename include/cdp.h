@@ -338,6 +338,12 @@ cdp_status cdp_storage_open_directory(const char *path,
                                       uint32_t flags,
                                       struct cdp_storage **storage_out);
 
+// A storage whose writes are held to bytes_per_second, at least 1, on top of another one: what a journal that shares its disk with others may use. A burst of a
+// tenth of a second is let through; reads and syncs pass. inner is borrowed for the call and may be closed then. [any thread; waits for nothing]
+cdp_status cdp_storage_open_throttled(struct cdp_storage *inner,
+                                      uint64_t bytes_per_second,
+                                      struct cdp_storage **storage_out);
+
 // Gives up a storage and sets the variable to NULL, which it may be already. Stores that are open on it go on working.
 // [any thread; waits for nothing]
 cdp_status cdp_storage_close(struct cdp_storage **storage);
@@ -706,6 +712,16 @@ cdp_status cdp_volume_write(struct cdp_volume *volume,
                             size_t len,
                             uint32_t flags,
                             uint64_t *seq_out);
+
+// As cdp_volume_write, dated by the host, for hosts whose writes have times of their own. CDP_ERR_TIME_BACKWARDS for a time before the newest write of the
+// store.
+cdp_status cdp_volume_write_at_time(struct cdp_volume *volume,
+                                    uint64_t offset,
+                                    const void *buf,
+                                    size_t len,
+                                    uint32_t flags,
+                                    uint64_t time_ns,
+                                    uint64_t *seq_out);
 
 // As cdp_volume_write, from at most 1024 buffers of any lengths, which together are one write.
 cdp_status cdp_volume_writev(struct cdp_volume *volume,
@@ -1099,6 +1115,14 @@ cdp_status cdp_bookmark_create_across(cdp_store *const *stores,
                                       cdp_status *statuses_out,
                                       cdp_point *points_out,
                                       cdp_uuid *id_out);
+
+// The newest bookmark that all these stores have from cdp_bookmark_create_across and that is exact for every volume of them: where to go back to as one.
+// points_out has count points, in the order of the stores. id_out may be NULL. CDP_ERR_NOT_FOUND when there is none.
+// [any thread; waits for the storage]
+cdp_status cdp_resolve_newest_common(cdp_store *const *stores,
+                                     size_t count,
+                                     cdp_point *points_out,
+                                     cdp_uuid *id_out);
 
 // Confirms a bookmark across stores that a crash left unconfirmed, as far as these stores can tell; state_out is CDP_ACROSS_*.
 // [any thread; waits for the storages]
@@ -1619,6 +1643,10 @@ typedef struct cdp_resync_options {
   uint32_t readers;
   // Bytes of the source that are compared in a second at most. 0: no bound.
   uint64_t bytes_per_second_max;
+  // When it happens, nanoseconds, for a host that dates its writes by another clock than that of the store. 0: now. Not for a tap.
+  uint64_t time_ns;
+  // Most work that a crash makes a later run repeat, nanoseconds of time. 0: a second. Not for a tap.
+  uint64_t checkpoint_ns;
 } cdp_resync_options;
 
 // Told how far a long call is. The function is called from the thread of the call, may call the library, and ends the call early by a

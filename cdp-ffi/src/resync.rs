@@ -12,11 +12,14 @@ use crate::{
     tap::cdp_tap,
     types::cdp_extent,
 };
-use cdp_core::{Progress, ResyncMode, ResyncOptions, ResyncReport, VerifyOptions, VerifyReport};
+use cdp_core::{
+    Progress, ResyncMode, ResyncOptions, ResyncReport, VerifyOptions, VerifyReport, units::TimeNs,
+};
 use std::{
     cell::Cell,
     ffi::{c_char, c_void},
     mem::size_of,
+    time::Duration,
 };
 
 /// Told how far a long call is. The function is called from the thread of the call, may call the library, and ends the call early by a
@@ -91,6 +94,10 @@ pub struct cdp_resync_options {
     pub readers: u32,
     /// Bytes of the source that are compared in a second at most. 0: no bound.
     pub bytes_per_second_max: u64,
+    /// When it happens, nanoseconds, for a host that dates its writes by another clock than that of the store. 0: now. Not for a tap.
+    pub time_ns: u64,
+    /// Most work that a crash makes a later run repeat, nanoseconds of time. 0: a second. Not for a tap.
+    pub checkpoint_ns: u64,
 }
 sized!(cdp_resync_options, 24);
 
@@ -144,7 +151,11 @@ pub(crate) fn options_of(caller: Caller, options: *const cdp_resync_options) -> 
         readers: given.readers as usize,
         bytes_per_second_max: Some(given.bytes_per_second_max).filter(|rate| *rate != 0),
         source_is_unchanged: given.flags & CDP_RESYNC_SOURCE_UNCHANGED != 0,
-        ..ResyncOptions::default()
+        time: Some(given.time_ns).filter(|time| *time != 0).map(TimeNs::new),
+        checkpoint_every: match given.checkpoint_ns {
+            0 => ResyncOptions::default().checkpoint_every,
+            pause => Duration::from_nanos(pause),
+        },
     })
 }
 

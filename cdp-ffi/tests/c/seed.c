@@ -33,7 +33,7 @@ int main(int argc, char **argv) {
   char path[512];
   cdp_store *here = new_store(NULL, DISK), *there = new_store(NULL, 1 << 20);
   cdp_volume *volume = NULL;
-  cdp_storage *memory = NULL;
+  cdp_storage *memory = NULL, *quick = NULL;
   cdp_seed *seed = NULL, *more = NULL;
   cdp_seed_info info;
   cdp_export_options options;
@@ -109,7 +109,10 @@ int main(int argc, char **argv) {
   OK(cdp_volume_write(volume, 0, data, 1 << 20, CDP_WRITE_FUA, NULL));
   OK(cdp_volume_write_zeroes(volume, 2 << 20, 1 << 20, CDP_WRITE_FUA, NULL));
   OK(cdp_resolve(here, "latest", &second));
-  OK(cdp_storage_open_memory(0, &memory));
+  OK(cdp_storage_open_memory(0, &quick));
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_storage_open_throttled(quick, 0, &memory));
+  OK(cdp_storage_open_throttled(quick, 64 << 20, &memory));
+  OK(cdp_storage_close(&quick));
   options.flags = CDP_EXPORT_SINCE;
   options.since_seq = first.seq;
   OK(cdp_export_start(volume, second.seq, NULL, memory, &options, &job));
