@@ -307,15 +307,15 @@ static void tapped(cdp_store *store) {
   schedule.first = first;
   schedule.first_count = 1;
   schedule.volumes_at_once = 1;
-  schedule.bytes_per_second_max = 1u << 30;
-  schedule.latency_max_ns = 1000000;
   OK(cdp_store_set_resync_schedule(store, &schedule));
-  OK(cdp_store_note_latency(store, 500000));
   disk_write(0, 9, BLOCK);
   OK(cdp_tap_mark(tap, 0, BLOCK, CDP_GAP_HOST));
   for (int steps = 0; steps < 200; steps++) CHECK(cdp_store_step(store, 0) >= 0);
   OK(cdp_tap_stats_get(tap, &stats));
   CHECK(stats.is_whole == 0 && stats.dirty_bytes > 0);
+  schedule.bytes_per_second_max = 1u << 30;
+  schedule.latency_max_ns = 1000000;
+  OK(cdp_store_note_latency(store, 500000));
   schedule.hours = hours;
   schedule.hours_count = 2;
   OK(cdp_store_set_resync_schedule(store, &schedule));
