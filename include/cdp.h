@@ -191,6 +191,9 @@ typedef int32_t cdp_status;
 // A mirror set or one of its copies cannot be used as it is; the message says why and what to do.
 #define CDP_ERR_MIRROR_REFUSED -34
 
+// A seed set does not fit the volume that was to take it over; the message says why and what to do. Nothing was changed.
+#define CDP_ERR_SEED_REFUSED -35
+
 // A defect in this library; the store is poisoned.
 #define CDP_ERR_PANIC -90
 
@@ -333,6 +336,12 @@ cdp_status cdp_storage_open_memory(uint64_t capacity_bytes,
 // by themselves when they are given a path. The directory must be there. flags: CDP_DIRECTORY_*. [any thread; waits for the file system]
 cdp_status cdp_storage_open_directory(const char *path,
                                       uint32_t flags,
+                                      struct cdp_storage **storage_out);
+
+// A storage whose writes are held to bytes_per_second, at least 1, on top of another one: what a journal that shares its disk with others may use. A burst of a
+// tenth of a second is let through; reads and syncs pass. inner is borrowed for the call and may be closed then. [any thread; waits for nothing]
+cdp_status cdp_storage_open_throttled(struct cdp_storage *inner,
+                                      uint64_t bytes_per_second,
                                       struct cdp_storage **storage_out);
 
 // Gives up a storage and sets the variable to NULL, which it may be already. Stores that are open on it go on working.
@@ -703,6 +712,16 @@ cdp_status cdp_volume_write(struct cdp_volume *volume,
                             size_t len,
                             uint32_t flags,
                             uint64_t *seq_out);
+
+// As cdp_volume_write, dated by the host, for hosts whose writes have times of their own. CDP_ERR_TIME_BACKWARDS for a time before the newest write of the
+// store.
+cdp_status cdp_volume_write_at_time(struct cdp_volume *volume,
+                                    uint64_t offset,
+                                    const void *buf,
+                                    size_t len,
+                                    uint32_t flags,
+                                    uint64_t time_ns,
+                                    uint64_t *seq_out);
 
 // As cdp_volume_write, from at most 1024 buffers of any lengths, which together are one write.
 cdp_status cdp_volume_writev(struct cdp_volume *volume,
@@ -1097,6 +1116,14 @@ cdp_status cdp_bookmark_create_across(cdp_store *const *stores,
                                       cdp_point *points_out,
                                       cdp_uuid *id_out);
 
+// The newest bookmark that all these stores have from cdp_bookmark_create_across and that is exact for every volume of them: where to go back to as one.
+// points_out has count points, in the order of the stores. id_out may be NULL. CDP_ERR_NOT_FOUND when there is none.
+// [any thread; waits for the storage]
+cdp_status cdp_resolve_newest_common(cdp_store *const *stores,
+                                     size_t count,
+                                     cdp_point *points_out,
+                                     cdp_uuid *id_out);
+
 // Confirms a bookmark across stores that a crash left unconfirmed, as far as these stores can tell; state_out is CDP_ACROSS_*.
 // [any thread; waits for the storages]
 cdp_status cdp_bookmark_confirm_across(cdp_store *const *stores,
@@ -1427,6 +1454,8 @@ typedef struct cdp_tap_stats {
   uint64_t resync_bytes_compared;
   // Bytes of data that it has taken over.
   uint64_t resync_bytes_transferred;
+  // How long a resync that is under way takes at the speed that it had so far, nanoseconds. UINT64_MAX: none is, or nothing is known yet.
+  uint64_t resync_left_ns;
 } cdp_tap_stats;
 
 // Begins to capture a volume (NULL: the first one) beside its source. Durable when this returns: an unclean end from now on until the tap ends
@@ -1614,6 +1643,10 @@ typedef struct cdp_resync_options {
   uint32_t readers;
   // Bytes of the source that are compared in a second at most. 0: no bound.
   uint64_t bytes_per_second_max;
+  // When it happens, nanoseconds, for a host that dates its writes by another clock than that of the store. 0: now. Not for a tap.
+  uint64_t time_ns;
+  // Most work that a crash makes a later run repeat, nanoseconds of time. 0: a second. Not for a tap.
+  uint64_t checkpoint_ns;
 } cdp_resync_options;
 
 // Told how far a long call is. The function is called from the thread of the call, may call the library, and ends the call early by a
@@ -1715,6 +1748,342 @@ cdp_status cdp_store_check(const cdp_store *store,
                            uint64_t *damage_count_out,
                            char *buf,
                            size_t len);
+
+/* ---- resync: schedule -------------------------------------------------------------------------------------------- */
+
+// A part of each day, in UTC; past midnight when to_ns is not later than from_ns.
+typedef struct cdp_hours {
+  // Begin, nanoseconds after midnight; less than a day.
+  uint64_t from_ns;
+  // End, nanoseconds after midnight; at most a day, and another moment than from_ns.
+  uint64_t to_ns;
+} cdp_hours;
+
+// When the taps of a store resync by themselves. All zero but for the size: at once, all of them, as fast as they can.
+typedef struct cdp_resync_schedule {
+  // sizeof(cdp_resync_schedule).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // How long a volume differs from its source before its resync begins, nanoseconds.
+  uint64_t delay_ns;
+  // The parts of the day in which they go on; outside of them writes are marked. NULL with 0: all day. Borrowed for the call.
+  const struct cdp_hours *hours;
+  // How many.
+  size_t hours_count;
+  // Names of volumes that come first, the most urgent one first. NULL with 0: none. Borrowed for the call.
+  const char *const *first;
+  // How many.
+  size_t first_count;
+  // Bytes of all sources together that are compared in a second at most. 0: no bound.
+  uint64_t bytes_per_second_max;
+  // Latency of production that resync may not drive it beyond, nanoseconds: the host says what it measures (cdp_store_note_latency). 0: none.
+  uint64_t latency_max_ns;
+  // How many volumes resync at the same time. 0: all.
+  uint32_t volumes_at_once;
+  // 0.
+  uint32_t reserved;
+} cdp_resync_schedule;
+
+// Sets when the taps of the store resync by themselves, which first and how fast, from now on; NULL is the default of everything. It belongs to the open
+// store and is not recorded. Resyncs that are asked for (cdp_tap_resync, cdp_tap_resync_start) go by their own options. CDP_ERR_INVALID_ARGUMENT for what
+// cannot be meant, and the schedule stays as it was. [any thread; waits for nothing]
+cdp_status cdp_store_set_resync_schedule(cdp_store *store,
+                                         const struct cdp_resync_schedule *schedule);
+
+// Says how long an I/O of production took just now, nanoseconds, for a schedule with latency_max_ns. A sample now and then is enough, and makes resync
+// slower or faster. [any thread; waits for nothing]
+cdp_status cdp_store_note_latency(cdp_store *store,
+                                  uint64_t latency_ns);
+
+/* ---- jobs: long work in steps ------------------------------------------------------------------------------------ */
+
+// The job was cancelled, by cdp_job_cancel.
+#define CDP_JOB_CANCELLED (1 << 0)
+
+// Everything is done.
+#define CDP_JOB_DONE (1 << 1)
+
+// Long work under way.
+typedef struct cdp_job cdp_job;
+
+// How far a job is.
+typedef struct cdp_job_progress {
+  // sizeof(cdp_job_progress).
+  uint32_t struct_size;
+  // CDP_JOB_*.
+  uint32_t flags;
+  // Bytes that are done: of the volume, of the store for a check and a scrub, freed for retention.
+  uint64_t bytes_done;
+  // Bytes in all; it may change while the job runs. 0: not known.
+  uint64_t bytes_total;
+  // Nothing can be done for so long, nanoseconds, for a bound on its speed or until something comes to rest: step it again then. 0: at once.
+  uint64_t wait_ns;
+  // How long what is left takes at the speed that the job has had, nanoseconds. UINT64_MAX: not known.
+  uint64_t left_ns;
+} cdp_job_progress;
+
+// Does about budget_bytes more of the work (0: one piece, of about 1 MiB or one structure of the store), in this thread and in no other. CDP_OK: there is
+// more, after progress_out->wait_ns; CDP_END: everything is done, or the job was cancelled, and a further step does nothing. A step never sleeps. One that
+// fails ends the job, and what was done stays: begin another one, which goes on there; only a restore may be stepped again. progress_out may be NULL.
+// [one thread at a time, CDP_ERR_BUSY for others; waits for the storage and the source]
+cdp_status cdp_job_step(struct cdp_job *job,
+                        uint64_t budget_bytes,
+                        struct cdp_job_progress *progress_out);
+
+// How far the job is, without doing anything. [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+cdp_status cdp_job_progress_get(const struct cdp_job *job,
+                                struct cdp_job_progress *progress_out);
+
+// Says that the job is to end: a step that is under way ends behind the piece that it is at, and it, or the next one, returns CDP_END with
+// CDP_JOB_CANCELLED. What was done until then stays and is made durable, and its result can be asked for.
+// [any thread, also while another one steps; waits for nothing]
+cdp_status cdp_job_cancel(struct cdp_job *job);
+
+// Gives up the job and sets the variable to NULL, which it may be already. Before CDP_END it cancels it, at any moment; a step that is under way on
+// another thread ends behind the piece that it is at. The store is consistent, and what was done stays. [any thread; waits for the storage]
+cdp_status cdp_job_close(struct cdp_job **job);
+
+/* ---- jobs: what there is ----------------------------------------------------------------------------------------- */
+
+// As cdp_resync, as a job, whose result is cdp_job_resync_report. From this call until the job has ended the volume takes no inline writes and no tap.
+// Threads of options.readers live as long as the job. [any thread; waits for the storage and the source]
+cdp_status cdp_resync_start(cdp_store *store,
+                            const char *volume,
+                            const cdp_source *source,
+                            const cdp_resync_options *options,
+                            cdp_job **job_out);
+
+// As cdp_tap_resync, as a job, whose result is cdp_job_resync_report. Closed early, it leaves what is left to the tap.
+// [any thread; waits for the storage and the source]
+cdp_status cdp_tap_resync_start(cdp_tap *tap,
+                                const cdp_resync_options *options,
+                                cdp_job **job_out);
+
+// What a resync has done so far. CDP_ERR_INVALID_ARGUMENT for a job of another kind.
+// [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+cdp_status cdp_job_resync_report(const cdp_job *job, cdp_resync_report *report_out);
+
+// As cdp_verify, as a job, whose result is cdp_job_verify_report and cdp_job_verify_extents. Closed or cancelled before everything was compared it repairs
+// nothing. [any thread; waits for the storage and the source]
+cdp_status cdp_verify_start(cdp_store *store,
+                            const char *volume,
+                            const cdp_source *source,
+                            uint32_t flags,
+                            uint64_t bytes_per_second_max,
+                            cdp_job **job_out);
+
+// What a verification has found so far. Before everything was compared, what is different is so at first sight.
+// CDP_ERR_INVALID_ARGUMENT for a job of another kind. [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+cdp_status cdp_job_verify_report(const cdp_job *job,
+                                 cdp_verify_report *report_out);
+
+// Lists the ranges that a verification has found to differ so far: ascending, merged. Close the list with cdp_extent_iter_close.
+// [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+cdp_status cdp_job_verify_extents(const cdp_job *job,
+                                  cdp_extent_iter **iter_out);
+
+// As cdp_store_check, as a job that counts bytes of structures, whose result is cdp_job_damage_at. What the store lets go of meanwhile is no damage.
+// [any thread; waits for nothing]
+cdp_status cdp_check_start(const cdp_store *store,
+                           uint32_t flags,
+                           cdp_job **job_out);
+
+// Describes the damage at a place, counted from 0, that a check has found so far, or that a scrub has left: a text for people of at most len bytes with its
+// NUL, which may be NULL with 0. CDP_END past the last. Places are in their final order when the job is done.
+// [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+cdp_status cdp_job_damage_at(const cdp_job *job,
+                             size_t index,
+                             char *buf,
+                             size_t len);
+
+// As cdp_retention_run, as a job, whose result is cdp_job_retention_report. Its first step makes the plan durable; between steps nothing is held, and what is
+// not done is done by a later run. Its bytes are those that are freed, and how many there will be is not known.
+// [any thread; waits for nothing]
+cdp_status cdp_retention_start(cdp_store *store,
+                               uint64_t now_ns,
+                               cdp_job **job_out);
+
+// What a run of retention does; CDP_END before its first step, when it has not been planned yet. CDP_ERR_INVALID_ARGUMENT for a job of another kind.
+// [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+cdp_status cdp_job_retention_report(const cdp_job *job,
+                                    cdp_retention_report *report_out);
+
+// Turns a restore into a job, for hosts that step all long work alike; it goes on where it stands. The restore's handle is taken over and its variable set to
+// NULL; on failure it stays as it is. [any thread; waits for nothing]
+cdp_status cdp_restore_into_job(cdp_restore **restore,
+                                cdp_job **job_out);
+
+/* ---- seeding: export and import of sets -------------------------------------------------------------------------- */
+
+// Only what was written after since_seq is exported.
+#define CDP_EXPORT_SINCE (1 << 0)
+
+// Data is stored as it is, and not packed where that gains.
+#define CDP_EXPORT_PLAIN (1 << 1)
+
+// Everything is there; without it a later export of the same states to the same place goes on.
+#define CDP_EXPORT_COMPLETE (1 << 0)
+
+// Some of the data files, or all, were there from an earlier run.
+#define CDP_EXPORT_RESUMED (1 << 1)
+
+// The set goes on from an older state, and is taken over only by a volume in that state.
+#define CDP_SEED_SINCE (1 << 0)
+
+// It went on where another run had ended, or the volume was in that state already.
+#define CDP_IMPORT_RESUMED (1 << 0)
+
+// A seed set that is open for reading.
+typedef struct cdp_seed cdp_seed;
+
+// How a volume is exported. All zero but for the size is the default of everything.
+typedef struct cdp_export_options {
+  // sizeof(cdp_export_options).
+  uint32_t struct_size;
+  // CDP_EXPORT_SINCE, CDP_EXPORT_PLAIN.
+  uint32_t flags;
+  // With CDP_EXPORT_SINCE: the state that the set goes on from; else 0.
+  uint64_t since_seq;
+  // Most bytes of a data file, 4 MiB to 512 GiB. 0: 256 MiB.
+  uint64_t file_bytes_max;
+} cdp_export_options;
+
+// What an export has written, earlier runs included.
+typedef struct cdp_export_report {
+  // sizeof(cdp_export_report).
+  uint32_t struct_size;
+  // CDP_EXPORT_COMPLETE, CDP_EXPORT_RESUMED.
+  uint32_t flags;
+  // Identity of the set.
+  cdp_uuid set;
+  // Bytes of data read from the store by this run.
+  uint64_t data_bytes;
+  // Data files that are whole.
+  uint64_t files;
+  // Bytes of them.
+  uint64_t stored_bytes;
+} cdp_export_report;
+
+// What a set holds.
+typedef struct cdp_seed_info {
+  // sizeof(cdp_seed_info).
+  uint32_t struct_size;
+  // CDP_SEED_SINCE.
+  uint32_t flags;
+  // Identity of the set.
+  cdp_uuid set;
+  // Identity of the store that it comes from.
+  cdp_uuid store;
+  // The state that it leads to, as the store that it comes from counts.
+  cdp_point at;
+  // Size of the volume then, bytes.
+  uint64_t bytes;
+  // With CDP_SEED_SINCE: the state that it goes on from; else zero.
+  cdp_point since;
+  // Size of the volume then, bytes.
+  uint64_t since_bytes;
+  // Bytes of its data files.
+  uint64_t stored_bytes;
+  // Name of the volume, NUL-terminated.
+  char volume[136];
+} cdp_seed_info;
+
+// How a set is taken over. All zero but for the size is the default of everything.
+typedef struct cdp_import_options {
+  // sizeof(cdp_import_options).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Bytes of the volume that are compared in a second at most. 0: no bound.
+  uint64_t bytes_per_second_max;
+  // When it happens, for a host that dates its writes itself. 0: now.
+  uint64_t time_ns;
+} cdp_import_options;
+
+// What an import of a set has done.
+typedef struct cdp_import_report {
+  // sizeof(cdp_import_report).
+  uint32_t struct_size;
+  // CDP_IMPORT_RESUMED.
+  uint32_t flags;
+  // Bytes that are still to be taken over: 0 unless it was ended early.
+  uint64_t bytes_left;
+  // Bytes compared.
+  uint64_t bytes_compared;
+  // Bytes that differed and were taken over, in whole blocks.
+  uint64_t bytes_different;
+  // What of them was data and not zeroes.
+  uint64_t bytes_transferred;
+  // The volume, NUL-terminated.
+  char volume[136];
+} cdp_import_report;
+
+// Writes the volume as it was at a seq as a seed set: its data without zeroes, or what was written since another state. It goes to a directory that is new
+// or empty, or to a storage of its own with path NULL; or to where an earlier run for the same states was ended, which then goes on behind its last whole
+// data file. The set is whole and durable with CDP_EXPORT_COMPLETE. The store may be open for reading only. options and watch may be NULL; ended early by the
+// watch it succeeds without CDP_EXPORT_COMPLETE. CDP_ERR_POINT_EXPIRED for a state that cannot be opened; CDP_ERR_EXISTS when something else is there,
+// CDP_ERR_BUSY while another export writes there. [any thread; waits for the storage of both]
+cdp_status cdp_volume_export(const cdp_volume *volume,
+                             uint64_t seq,
+                             const char *path,
+                             cdp_storage *storage,
+                             const struct cdp_export_options *options,
+                             const cdp_watch *watch,
+                             struct cdp_export_report *report_out);
+
+// As cdp_volume_export, as a job, whose result is cdp_job_export_report. [any thread; waits for the storage of both]
+cdp_status cdp_export_start(const cdp_volume *volume,
+                            uint64_t seq,
+                            const char *path,
+                            cdp_storage *storage,
+                            const struct cdp_export_options *options,
+                            cdp_job **job_out);
+
+// What an export has written so far. CDP_ERR_INVALID_ARGUMENT for a job of another kind.
+// [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+cdp_status cdp_job_export_report(const cdp_job *job, struct cdp_export_report *report_out);
+
+// Opens a set that is complete, in a directory or with path NULL in a storage, for reading. CDP_ERR_NOT_FOUND when there is none, or its
+// export was not finished; CDP_ERR_CORRUPT when what describes it is damaged. Close it with cdp_seed_close. [any thread; waits for the storage]
+cdp_status cdp_seed_open(const char *path,
+                         cdp_storage *storage,
+                         struct cdp_seed **seed_out);
+
+// What the set holds. [any thread; waits for nothing]
+cdp_status cdp_seed_info_get(const struct cdp_seed *seed, struct cdp_seed_info *info_out);
+
+// Reads every byte of the set and compares it with its digests: CDP_ERR_CORRUPT for the first that is not what was written. watch may be NULL; ended early
+// by it the call succeeds, and only what was read until then is known to be right. [any thread; waits for the storage]
+cdp_status cdp_seed_verify(const struct cdp_seed *seed,
+                           const cdp_watch *watch);
+
+// Gives up the set and sets the variable to NULL, which it may be already; an import of it goes on. [any thread; waits for nothing]
+cdp_status cdp_seed_close(struct cdp_seed **seed);
+
+// Makes a volume equal to the state that the set leads to. volume is its name here; NULL: the name in the set. A whole set becomes a new volume, or one of the
+// same size that holds nothing but zeroes; one with CDP_SEED_SINCE is taken by a volume that an import has brought to just that state and that was not written
+// since. A gap is open until everything is there; durable when this returns. options, watch and report_out may be NULL; ended early by the watch it succeeds
+// with bytes_left, and a later call for the same set goes on there. CDP_ERR_SEED_REFUSED when the set does not fit, and nothing was changed;
+// CDP_ERR_CORRUPT when bytes of the set are not what was written: what came before stays. [any thread; waits for the storage of both]
+cdp_status cdp_seed_import(cdp_store *store,
+                           const struct cdp_seed *seed,
+                           const char *volume,
+                           const struct cdp_import_options *options,
+                           const cdp_watch *watch,
+                           struct cdp_import_report *report_out);
+
+// As cdp_seed_import, as a job, whose result is cdp_job_import_report. The set may be closed meanwhile. From this call until the job has ended the volume takes
+// no inline writes and no tap. [any thread; waits for the storage of both]
+cdp_status cdp_seed_import_start(cdp_store *store,
+                                 const struct cdp_seed *seed,
+                                 const char *volume,
+                                 const struct cdp_import_options *options,
+                                 cdp_job **job_out);
+
+// What an import of a set has done so far. CDP_ERR_INVALID_ARGUMENT for a job of another kind.
+// [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+cdp_status cdp_job_import_report(const cdp_job *job, struct cdp_import_report *report_out);
 
 /* ---- import ------------------------------------------------------------------------------------------------------ */
 
@@ -2163,6 +2532,66 @@ cdp_status cdp_mirror_verify_difference_at(const struct cdp_mirror_verify *verif
 
 // Gives up the verification and sets the variable to NULL, which it may be already. What was repaired stays so. [any thread; waits for nothing]
 cdp_status cdp_mirror_verify_close(struct cdp_mirror_verify **verify);
+
+/* ---- scrub ------------------------------------------------------------------------------------------------------- */
+
+// It came to its end.
+#define CDP_SCRUB_COMPLETE (1 << 0)
+
+// What still has the content of a volume: a source of the host, or a mirror set. One of the two is given and the other is NULL.
+typedef struct cdp_scrub_source {
+  // The volume that it is the content of; NULL: the first one.
+  const char *volume;
+  // A source of the host; the struct is copied. It is only read, and may be written meanwhile.
+  const cdp_source *source;
+  // A mirror set: whatever copy holds a range is read. It stays the caller's, and in use until the scrub has ended.
+  cdp_mirror *mirror;
+} cdp_scrub_source;
+
+// What a scrub has found and done.
+typedef struct cdp_scrub_report {
+  // sizeof(cdp_scrub_report).
+  uint32_t struct_size;
+  // CDP_SCRUB_COMPLETE.
+  uint32_t flags;
+  // Places that were damaged when it began.
+  uint64_t damage_found;
+  // Places that are damaged now.
+  uint64_t damage_left;
+  // Versions of blocks that were written anew.
+  uint64_t versions_repaired;
+  // Bytes of them.
+  uint64_t bytes_repaired;
+  // Versions of blocks that are damaged and whose content no source has.
+  uint64_t versions_lost;
+  // Frames of the tail that were cut off when the store was opened.
+  uint64_t tail_frames;
+  // Bytes of the tail that were cut off.
+  uint64_t tail_bytes;
+} cdp_scrub_report;
+
+// Verifies every structure and every payload of the store, and writes payload that is damaged anew where one of the sources still has it: what is written has
+// the digest of what was there, and every point that needs it is exact again. What no source has stays damaged, and reads of it say so. Without sources
+// (NULL with 0) this is a deep cdp_store_check. Structures are not repaired. Damage is no failure: it is in the report. watch may be NULL, and is told bytes
+// of the store; ended early by it before the check is done, nothing is repaired. What the sources lend is handed back by the end of the call.
+// [any thread; waits for the storage and the sources]
+cdp_status cdp_store_scrub(cdp_store *store,
+                           const struct cdp_scrub_source *sources,
+                           size_t sources_count,
+                           const cdp_watch *watch,
+                           struct cdp_scrub_report *report_out);
+
+// As cdp_store_scrub, as a job, whose result is cdp_job_scrub_report and cdp_job_damage_at. What the sources lend is handed back when the job is closed.
+// [any thread; waits for the storage]
+cdp_status cdp_scrub_start(cdp_store *store,
+                           const struct cdp_scrub_source *sources,
+                           size_t sources_count,
+                           cdp_job **job_out);
+
+// What a scrub has found and done so far; CDP_END before its check is done, when nothing is known yet. CDP_ERR_INVALID_ARGUMENT for a job of another kind.
+// [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+cdp_status cdp_job_scrub_report(const cdp_job *job,
+                                struct cdp_scrub_report *report_out);
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 

@@ -317,6 +317,15 @@ pub struct ReplayArguments {
     /// Do not wait until the volume is whole again
     #[arg(long, requires = "tap")]
     pub no_wait: bool,
+    /// Compare at most so many bytes of the source in a second while the volume is made whole
+    #[arg(long, value_name = "BYTES_PER_S", value_parser = parse_size, requires = "tap")]
+    pub resync_rate: Option<u64>,
+    /// Begin to make the volume whole when it has differed for so long
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "tap")]
+    pub resync_delay: Option<u64>,
+    /// Make the volume whole more slowly while writes to the source take longer than this
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "tap")]
+    pub resync_latency: Option<u64>,
     #[command(flatten)]
     pub output: OutputArguments,
 }

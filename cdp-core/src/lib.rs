@@ -13,6 +13,7 @@ pub mod format;
 mod group;
 pub mod index;
 pub mod io;
+pub mod job;
 pub mod journal;
 pub mod limits;
 pub mod manifest;
@@ -36,15 +37,17 @@ pub use bookmark::{Bookmark, BookmarkKind, BookmarkSchedule, NewBookmark, Quiesc
 pub use capture::{Captured, Coalescing};
 pub use catalog::{GapReason, SourceStamp, VolumeInfo, VolumeSize};
 pub use error::{Damage, Error, PointUnavailable, Result, SeqTime};
+pub use job::{Job, JobStep};
 pub use point::Point;
 pub use restore::{Progress, RestoreTarget, Restored};
 pub use resync::{Hours, ResyncSchedule, SourceReader};
-pub use seed::{ExportOptions, Exported, SeedSet};
+pub use seed::{ExportJob, ExportOptions, Exported, SeedSet};
 pub use snapshot::Snapshot;
 pub use store::{
-    ActivityLog, Budget, CreateOptions, ImportSeedOptions, ImportSource, ImportedSeed, InFlight, OpenOptions,
-    Recovery, ResyncMode, ResyncOptions, ResyncReport, Runner, RunnerOptions, SourceState, Stats, Stepped,
-    Store, Tap, TapOptions, TapStats, Timeline, VerifyCursor, VerifyOptions, VerifyReport, VerifyResume,
-    Volume, Written, bookmark_across, confirm_across, newest_common_point,
+    ActivityLog, Budget, CreateOptions, ImportSeedJob, ImportSeedOptions, ImportSource, ImportedSeed,
+    InFlight, OpenOptions, Recovery, ResyncJob, ResyncMode, ResyncOptions, ResyncReport, RetentionJob,
+    Runner, RunnerOptions, SourceState, Stats, Stepped, Store, Tap, TapOptions, TapResyncJob, TapStats,
+    Timeline, VerifyCursor, VerifyJob, VerifyOptions, VerifyReport, VerifyResume, Volume, Written,
+    bookmark_across, confirm_across, newest_common_point,
 };
-pub use verify::{CheckReport, ScrubReport};
+pub use verify::{CheckJob, CheckReport, ScrubJob, ScrubReport};

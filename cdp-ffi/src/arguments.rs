@@ -286,11 +286,16 @@ impl Caller {
         }
     }
 
-    /// Takes the handle out of the caller's variable, which is NULL from then on. `None`: it was NULL. A handle of another kind stays.
-    pub fn close<K: Kind>(self, variable: *mut *mut K) -> Outcome<Option<handle::Held<K::Object>>> {
+    /// The handle in the caller's variable, which stays.
+    pub fn variable<K: Kind>(self, variable: *mut *mut K) -> Outcome<*mut K> {
         check_pointer("the variable of the handle", variable.cast_const())?;
         // SAFETY: not NULL, aligned; the header obliges the caller that a handle is there.
-        let value = unsafe { variable.read() };
+        Ok(unsafe { variable.read() })
+    }
+
+    /// Takes the handle out of the caller's variable, which is NULL from then on. `None`: it was NULL. A handle of another kind stays.
+    pub fn close<K: Kind>(self, variable: *mut *mut K) -> Outcome<Option<handle::Held<K::Object>>> {
+        let value = self.variable(variable)?;
         if value.is_null() {
             return Ok(None);
         }

@@ -7,13 +7,13 @@ use crate::{
     failure::{Failure, Outcome, note},
     guard::guard,
     handle::get,
-    status::{CDP_OK, cdp_status},
+    status::{CDP_ERR_NOT_FOUND, CDP_OK, cdp_status},
     store::cdp_store,
     types::{cdp_free_userdata, cdp_point, cdp_uuid},
 };
 use cdp_core::{
     BookmarkSchedule, Error, Quiesce, Store, bookmark::AcrossState, bookmark_across, confirm_across,
-    format::Uuid, limits::ACROSS_STORES_MAX, store::MemberOutcome,
+    format::Uuid, limits::ACROSS_STORES_MAX, newest_common_point, store::MemberOutcome,
 };
 use std::{
     ffi::{c_char, c_void},
@@ -77,6 +77,30 @@ pub unsafe extern "C" fn cdp_bookmark_create_across(
             );
         }
         id_to.put(outcome.id.into());
+        Ok(())
+    })
+}
+
+/// The newest bookmark that all these stores have from cdp_bookmark_create_across and that is exact for every volume of them: where to go back to as one.
+/// points_out has count points, in the order of the stores. id_out may be NULL. CDP_ERR_NOT_FOUND when there is none.
+/// [any thread; waits for the storage]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_resolve_newest_common(
+    stores: *const *mut cdp_store,
+    count: usize,
+    points_out: *mut cdp_point,
+    id_out: *mut cdp_uuid,
+) -> cdp_status {
+    guard(|caller| {
+        let stores = stores_of(caller, stores, count)?;
+        let out = caller.items_out("points_out", points_out, count)?;
+        let id = caller.out_optional("id_out", id_out)?;
+        let missing = || Failure::new(CDP_ERR_NOT_FOUND, "no bookmark is exact in all of these stores");
+        let found = newest_common_point(&stores.iter().collect::<Vec<_>>())?.ok_or_else(missing)?;
+        for (index, seq) in found.seqs.iter().enumerate() {
+            out.put(index, cdp_point { seq: seq.get(), time_ns: found.time.get() });
+        }
+        id.put(found.id.into());
         Ok(())
     })
 }

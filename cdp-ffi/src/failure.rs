@@ -53,7 +53,8 @@ impl From<Error> for Failure {
         let status = match &error {
             Error::OutOfRange { .. } => CDP_ERR_OUT_OF_RANGE,
             Error::Unaligned { .. } => CDP_ERR_UNALIGNED,
-            Error::InvalidArgument(_) | Error::SeedRefused(_) => CDP_ERR_INVALID_ARGUMENT,
+            Error::InvalidArgument(_) => CDP_ERR_INVALID_ARGUMENT,
+            Error::SeedRefused(_) => CDP_ERR_SEED_REFUSED,
             Error::NotFound { .. } => CDP_ERR_NOT_FOUND,
             Error::Exists { .. } => CDP_ERR_EXISTS,
             Error::BookmarkLocked(_) => CDP_ERR_LOCKED,

@@ -142,7 +142,7 @@ impl Job {
         Mutex::new(Self { snapshot, target, next: 0, restored: Restored::default(), finished: false })
     }
 
-    fn step(&mut self, budget_bytes: u64) -> Outcome<cdp_status> {
+    pub(crate) fn step(&mut self, budget_bytes: u64) -> Outcome<cdp_status> {
         let total = self.snapshot.bytes();
         let until = self.next.saturating_add(budget_bytes);
         while self.next < total {
@@ -163,7 +163,7 @@ impl Job {
         Ok(CDP_END)
     }
 
-    fn progress(&self) -> cdp_restore_progress {
+    pub(crate) fn progress(&self) -> cdp_restore_progress {
         cdp_restore_progress {
             struct_size: 0,
             flags: 0,

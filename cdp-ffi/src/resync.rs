@@ -12,11 +12,14 @@ use crate::{
     tap::cdp_tap,
     types::cdp_extent,
 };
-use cdp_core::{Progress, ResyncMode, ResyncOptions, ResyncReport, VerifyOptions};
+use cdp_core::{
+    Progress, ResyncMode, ResyncOptions, ResyncReport, VerifyOptions, VerifyReport, units::TimeNs,
+};
 use std::{
     cell::Cell,
     ffi::{c_char, c_void},
     mem::size_of,
+    time::Duration,
 };
 
 /// Told how far a long call is. The function is called from the thread of the call, may call the library, and ends the call early by a
@@ -91,6 +94,10 @@ pub struct cdp_resync_options {
     pub readers: u32,
     /// Bytes of the source that are compared in a second at most. 0: no bound.
     pub bytes_per_second_max: u64,
+    /// When it happens, nanoseconds, for a host that dates its writes by another clock than that of the store. 0: now. Not for a tap.
+    pub time_ns: u64,
+    /// Most work that a crash makes a later run repeat, nanoseconds of time. 0: a second. Not for a tap.
+    pub checkpoint_ns: u64,
 }
 sized!(cdp_resync_options, 24);
 
@@ -136,7 +143,7 @@ fn mode_of(code: u32) -> Outcome<ResyncMode> {
     }
 }
 
-fn options_of(caller: Caller, options: *const cdp_resync_options) -> Outcome<ResyncOptions> {
+pub(crate) fn options_of(caller: Caller, options: *const cdp_resync_options) -> Outcome<ResyncOptions> {
     let given = caller.options_or_default(options)?;
     check_flags(given.flags, CDP_RESYNC_SOURCE_UNCHANGED)?;
     Ok(ResyncOptions {
@@ -144,7 +151,11 @@ fn options_of(caller: Caller, options: *const cdp_resync_options) -> Outcome<Res
         readers: given.readers as usize,
         bytes_per_second_max: Some(given.bytes_per_second_max).filter(|rate| *rate != 0),
         source_is_unchanged: given.flags & CDP_RESYNC_SOURCE_UNCHANGED != 0,
-        ..ResyncOptions::default()
+        time: Some(given.time_ns).filter(|time| *time != 0).map(TimeNs::new),
+        checkpoint_every: match given.checkpoint_ns {
+            0 => ResyncOptions::default().checkpoint_every,
+            pause => Duration::from_nanos(pause),
+        },
     })
 }
 
@@ -256,6 +267,33 @@ pub struct cdp_verify_report {
 }
 sized!(cdp_verify_report, 64);
 
+impl From<&VerifyReport> for cdp_verify_report {
+    fn from(found: &VerifyReport) -> Self {
+        let complete = if found.complete { CDP_VERIFY_COMPLETE } else { 0 };
+        let repaired = if found.repaired { CDP_VERIFY_REPAIRED } else { 0 };
+        Self {
+            struct_size: 0,
+            flags: complete | repaired,
+            bytes_compared: found.bytes_compared,
+            bytes_different: found.bytes_different,
+            bytes_damaged: found.bytes_damaged,
+            bytes_unsettled: found.bytes_unsettled,
+            extents_count: found.extents.len() as u64,
+            source_bytes_read: found.source_bytes_read,
+            store_bytes_read: found.store_bytes_read,
+        }
+    }
+}
+
+pub(crate) fn verify_options(flags: u32, bytes_per_second_max: u64) -> Outcome<VerifyOptions> {
+    check_flags(flags, CDP_VERIFY_REPAIR)?;
+    Ok(VerifyOptions {
+        repair: flags & CDP_VERIFY_REPAIR != 0,
+        readers: 0,
+        bytes_per_second_max: Some(bytes_per_second_max).filter(|rate| *rate != 0),
+    })
+}
+
 /// Compares the newest state of a volume (NULL: the first one) with a source byte by byte, while writes to both may go on through a tap. The source
 /// is never written. Differences and damage are no failures: they are in the report. The first extents_count of the ranges that differ are
 /// stored in extents_out, which may be NULL with 0. flags: CDP_VERIFY_REPAIR; bytes_per_second_max 0: no bound. watch may be NULL; ended early
@@ -277,34 +315,28 @@ pub unsafe extern "C" fn cdp_verify(
         let held = get(store)?;
         let out = caller.sized_out(report_out)?;
         let extents = caller.items_out("extents_out", extents_out, extents_count)?;
-        check_flags(flags, CDP_VERIFY_REPAIR)?;
+        let options = verify_options(flags, bytes_per_second_max)?;
         let watch = Watch::of(caller, watch)?;
-        let options = VerifyOptions {
-            repair: flags & CDP_VERIFY_REPAIR != 0,
-            readers: 0,
-            bytes_per_second_max: Some(bytes_per_second_max).filter(|rate| *rate != 0),
-        };
         let volume = caller.text_optional("volume", volume)?;
         let mut tell = |progress| watch.tell(progress);
         let found = held.store.verify_from(volume, source, &options, &mut tell, &|| watch.is_ended())?;
         for (index, range) in found.extents.iter().enumerate().take(extents.len()) {
             extents.put(index, cdp_extent { offset: range.offset, len: range.bytes });
         }
-        let complete = if found.complete { CDP_VERIFY_COMPLETE } else { 0 };
-        let repaired = if found.repaired { CDP_VERIFY_REPAIRED } else { 0 };
-        out.put(&cdp_verify_report {
-            struct_size: 0,
-            flags: complete | repaired,
-            bytes_compared: found.bytes_compared,
-            bytes_different: found.bytes_different,
-            bytes_damaged: found.bytes_damaged,
-            bytes_unsettled: found.bytes_unsettled,
-            extents_count: found.extents.len() as u64,
-            source_bytes_read: found.source_bytes_read,
-            store_bytes_read: found.store_bytes_read,
-        });
+        out.put(&(&found).into());
         Ok(())
     })
+}
+
+/// Text for people into a buffer of the caller, with its NUL; what does not fit is cut at a character.
+pub(crate) fn text_cut(to: &mut [u8], text: &str) {
+    let Some(room) = to.len().checked_sub(1) else { return };
+    let mut end = text.len().min(room);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    to[..end].copy_from_slice(&text.as_bytes()[..end]);
+    to[end] = 0;
 }
 
 /// Every payload is read too.
@@ -330,14 +362,7 @@ pub unsafe extern "C" fn cdp_store_check(
         let watch = Watch::of(caller, watch)?;
         let report = held.store.check(flags & CDP_CHECK_DEEP != 0, &mut |progress| watch.tell(progress))?;
         let first = report.damaged.first().map(ToString::to_string).unwrap_or_default();
-        if let Some(room) = text.len().checked_sub(1) {
-            let mut end = first.len().min(room);
-            while !first.is_char_boundary(end) {
-                end -= 1;
-            }
-            text[..end].copy_from_slice(&first.as_bytes()[..end]);
-            text[end] = 0;
-        }
+        text_cut(text, &first);
         out.put(report.damaged.len() as u64);
         Ok(())
     })

@@ -62,6 +62,8 @@ pub const CDP_ERR_POINT_EXPIRED: cdp_status = -30;
 pub const CDP_ERR_MAP_REFUSED: cdp_status = -33;
 /// A mirror set or one of its copies cannot be used as it is; the message says why and what to do.
 pub const CDP_ERR_MIRROR_REFUSED: cdp_status = -34;
+/// A seed set does not fit the volume that was to take it over; the message says why and what to do. Nothing was changed.
+pub const CDP_ERR_SEED_REFUSED: cdp_status = -35;
 /// A defect in this library; the store is poisoned.
 pub const CDP_ERR_PANIC: cdp_status = -90;
 
@@ -95,6 +97,7 @@ const STATUSES: &[(cdp_status, &CStr, i32)] = &[
     (CDP_ERR_POINT_EXPIRED, c"CDP_ERR_POINT_EXPIRED", 61),
     (CDP_ERR_MAP_REFUSED, c"CDP_ERR_MAP_REFUSED", 22),
     (CDP_ERR_MIRROR_REFUSED, c"CDP_ERR_MIRROR_REFUSED", 5),
+    (CDP_ERR_SEED_REFUSED, c"CDP_ERR_SEED_REFUSED", 22),
     (CDP_ERR_PANIC, c"CDP_ERR_PANIC", 5),
 ];
 

@@ -5,12 +5,12 @@ use crate::{
     callback::Userdata,
     failure::{Failure, Outcome, note},
     guard::{caught, guard},
-    handle::{kind, put, remove},
+    handle::{get, kind, put, remove},
     host_storage::{HostStorage, Pending},
     status::{CDP_ERR_BUSY, CDP_OK, cdp_status},
     types::cdp_free_userdata,
 };
-use cdp_core::io::{DirectoryOptions, DirectoryStorage, MemoryStorage, Storage};
+use cdp_core::io::{DirectoryOptions, DirectoryStorage, MemoryStorage, Storage, ThrottledStorage};
 use std::{
     ffi::{c_char, c_void},
     mem::size_of,
@@ -271,6 +271,26 @@ pub unsafe extern "C" fn cdp_storage_open_directory(
     guard(|caller| {
         let out = caller.out_handle("storage_out", storage_out)?;
         out.put(put(directory(caller.text("path", path)?, How::Open, flags)?, None)?);
+        Ok(())
+    })
+}
+
+/// A storage whose writes are held to bytes_per_second, at least 1, on top of another one: what a journal that shares its disk with others may use. A burst of a
+/// tenth of a second is let through; reads and syncs pass. inner is borrowed for the call and may be closed then. [any thread; waits for nothing]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_storage_open_throttled(
+    inner: *mut cdp_storage,
+    bytes_per_second: u64,
+    storage_out: *mut *mut cdp_storage,
+) -> cdp_status {
+    guard(|caller| {
+        let out = caller.out_handle("storage_out", storage_out)?;
+        let inner = Arc::clone(&*get(inner)?);
+        if bytes_per_second == 0 {
+            return Err(Failure::argument("a rate of 0 would never end"));
+        }
+        let storage: Arc<dyn Storage> = Arc::new(ThrottledStorage::new(inner, bytes_per_second));
+        out.put(put(storage, None)?);
         Ok(())
     })
 }

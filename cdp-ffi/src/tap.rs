@@ -124,6 +124,8 @@ pub struct cdp_tap_stats {
     pub resync_bytes_compared: u64,
     /// Bytes of data that it has taken over.
     pub resync_bytes_transferred: u64,
+    /// How long a resync that is under way takes at the speed that it had so far, nanoseconds. UINT64_MAX: none is, or nothing is known yet.
+    pub resync_left_ns: u64,
 }
 sized!(cdp_tap_stats, 104);
 
@@ -377,6 +379,9 @@ pub unsafe extern "C" fn cdp_tap_stats_get(tap: *const cdp_tap, stats_out: *mut 
             lag_ns: stats.lag.age_ns,
             resync_bytes_compared: stats.resync.bytes_compared,
             resync_bytes_transferred: stats.resync.bytes_transferred,
+            resync_left_ns: stats
+                .resync_left
+                .map_or(u64::MAX, |left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)),
         });
         Ok(())
     })

@@ -186,6 +186,29 @@ pub unsafe extern "C" fn cdp_volume_write(
     })
 }
 
+/// As cdp_volume_write, dated by the host, for hosts whose writes have times of their own. CDP_ERR_TIME_BACKWARDS for a time before the newest write of the
+/// store.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_volume_write_at_time(
+    volume: *mut cdp_volume,
+    offset: u64,
+    buf: *const c_void,
+    len: usize,
+    flags: u32,
+    time_ns: u64,
+    seq_out: *mut u64,
+) -> cdp_status {
+    guard(|caller| {
+        let volume = checked(volume, flags)?;
+        let out = caller.out_optional("seq_out", seq_out)?;
+        let time = cdp_core::units::TimeNs::new(time_ns);
+        let seq = volume.write_at_time(offset, caller.bytes("buf", buf, len)?, time)?;
+        finish(&volume, seq, flags)?;
+        out.put(seq.get());
+        Ok(())
+    })
+}
+
 /// As cdp_volume_write, from at most 1024 buffers of any lengths, which together are one write.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cdp_volume_writev(

@@ -90,7 +90,7 @@ macro_rules! programs {
         const PROGRAMS: &[&str] = &[$(stringify!($name)),*];
     };
 }
-programs!(across, custom, flat, inline, log, mirror, misuse, queue, submit, tap);
+programs!(across, custom, flat, inline, job, log, mirror, misuse, queue, scrub, seed, submit, tap,);
 
 /// Goal: no program is forgotten. Method: the files and the list above.
 #[test]

@@ -5,11 +5,14 @@
  *   nbdkit ./nbdkit-cdp-plugin.so store=DIR [volume=NAME] point=bookmark:x    one point, read-only, also beside an owner of the store
  *   nbdkit ./nbdkit-cdp-plugin.so file=IMAGE tap=DIR [volume=NAME] [source=]  a plain file, whose writes a tap captures into the store
  *
- * source is what is known of the file: as-recorded (the default), equal or unknown; see cdp_tap_options.
+ * source is what is known of the file: as-recorded (the default), equal or unknown; see cdp_tap_options. resync-rate, resync-delay, resync-latency and
+ * resync-hours say when and how fast file and volume are made equal again after a gap; see cdp_resync_schedule. throttle holds what is written to the
+ * store to so many bytes a second: what a store on a slow disk does.
  */
 #include "plugin.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,6 +23,8 @@ static uint32_t source_state = CDP_SOURCE_AS_RECORDED;
 static cdp_store *store;
 static cdp_runner *runner;
 static struct tapped *tapped;
+static struct resync resync;
+static uint64_t throttle;
 
 /* A connection. */
 struct connection {
@@ -42,7 +47,41 @@ static void log_line(void *userdata, uint32_t level, const char *message, size_t
   else nbdkit_error("%s", message);
 }
 
+/* A part of the day as HH:MM-HH:MM, in UTC. */
+static int parse_hours(const char *value) {
+  const uint64_t minute = 60000000000u;
+  unsigned from_hour, from_minute, to_hour, to_minute;
+  char more;
+  if (sscanf(value, "%2u:%2u-%2u:%2u%c", &from_hour, &from_minute, &to_hour, &to_minute, &more) != 4 ||
+      from_minute > 59 || to_minute > 59) {
+    nbdkit_error("resync-hours is HH:MM-HH:MM, not '%s'", value);
+    return -1;
+  }
+  resync.hours.from_ns = (from_hour * 60 + from_minute) * minute;
+  resync.hours.to_ns = (to_hour * 60 + to_minute) * minute;
+  resync.has_hours = 1;
+  return 0;
+}
+
+static int parse_times(const char *key, const char *value, uint64_t unit_ns, uint64_t *to_ns) {
+  uint32_t count;
+  if (nbdkit_parse_uint32_t(key, value, &count) != 0) return -1;
+  *to_ns = count * unit_ns;
+  return 0;
+}
+
+static int parse_rate(const char *value, uint64_t *to) {
+  int64_t rate = nbdkit_parse_size(value);
+  if (rate >= 0) *to = (uint64_t)rate;
+  return rate >= 0 ? 0 : -1;
+}
+
 static int plugin_config(const char *key, const char *value) {
+  if (strcmp(key, "throttle") == 0) return parse_rate(value, &throttle);
+  if (strcmp(key, "resync-rate") == 0) return parse_rate(value, &resync.rate);
+  if (strcmp(key, "resync-delay") == 0) return parse_times(key, value, 1000000000u, &resync.delay_ns);
+  if (strcmp(key, "resync-latency") == 0) return parse_times(key, value, 1000u, &resync.latency_max_ns);
+  if (strcmp(key, "resync-hours") == 0) return parse_hours(value);
   if (strcmp(key, "store") == 0) return (store_path = nbdkit_absolute_path(value)) != NULL ? 0 : -1;
   if (strcmp(key, "tap") == 0) return (tap_path = nbdkit_absolute_path(value)) != NULL ? 0 : -1;
   if (strcmp(key, "file") == 0) return (file_path = nbdkit_realpath(value)) != NULL ? 0 : -1;
@@ -74,6 +113,18 @@ static int plugin_config_complete(void) {
   return 0;
 }
 
+/* The store on its directory, behind a limit on the rate of its writes. */
+static cdp_status open_throttled(const char *path, cdp_open_options *options) {
+  cdp_storage *directory = NULL, *slow = NULL;
+  cdp_status status = cdp_storage_open_directory(path, 0, &directory);
+  if (status == CDP_OK) status = cdp_storage_open_throttled(directory, throttle, &slow);
+  options->storage = slow;
+  if (status == CDP_OK) status = cdp_store_open(NULL, options, &store);
+  cdp_storage_close(&slow);
+  cdp_storage_close(&directory);
+  return status;
+}
+
 /* Handles do not survive the fork by which nbdkit goes to the background, so that the store is opened behind it. */
 static int plugin_after_fork(void) {
   cdp_open_options options;
@@ -84,12 +135,14 @@ static int plugin_after_fork(void) {
   CDP_INIT(options);
   options.log = &log;
   if (point_text != NULL) options.flags = CDP_OPEN_READ_ONLY;
-  status = cdp_store_open(tap_path != NULL ? tap_path : store_path, &options, &store);
+  const char *path = tap_path != NULL ? tap_path : store_path;
+  status = throttle > 0 ? open_throttled(path, &options) : cdp_store_open(path, &options, &store);
   if (status != CDP_OK) return failed(status, "cdp_store_open");
   if (point_text != NULL) return 0;
   status = cdp_runner_start(store, 0, &runner);
   if (status != CDP_OK) return failed(status, "cdp_runner_start");
-  if (tap_path != NULL && (tapped = tapped_open(store, file_path, volume_name, source_state)) == NULL) return -1;
+  if (tap_path != NULL && (tapped = tapped_open(store, file_path, volume_name, source_state, &resync)) == NULL)
+    return -1;
   return 0;
 }
 
@@ -268,7 +321,12 @@ static struct nbdkit_plugin plugin = {
                    "point=<POINT>        Serve this point read-only, such as bookmark:x or time:T.\n"
                    "file=<IMAGE>         Serve this file,\n"
                    "tap=<DIR>            and capture its writes into this store.\n"
-                   "source=<STATE>       What is known of the file: as-recorded, equal or unknown.",
+                   "source=<STATE>       What is known of the file: as-recorded, equal or unknown.\n"
+                   "throttle=<SIZE>      Bytes that are written to the store in a second at most.\n"
+                   "resync-rate=<SIZE>   Bytes of the file that are compared in a second at most.\n"
+                   "resync-delay=<S>     Seconds for which they differ before that begins.\n"
+                   "resync-latency=<US>  Microseconds of a write beyond which it becomes slower.\n"
+                   "resync-hours=<HOURS> The part of the day for it, as HH:MM-HH:MM, UTC.",
     .after_fork = plugin_after_fork,
     .cleanup = plugin_cleanup,
     .unload = plugin_unload,

@@ -10,13 +10,19 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 struct tapped {
   int file;
   int64_t bytes;
+  cdp_store *store;
   cdp_tap *tap;
+  /* The resync follows the latency of the file, of which every 16th write is a sample. */
+  int measures;
+  atomic_uint writes;
 };
 
 static int read_fully(int file, void *buf, size_t len, uint64_t offset) {
@@ -60,7 +66,20 @@ static int32_t source_next_data(void *userdata, uint64_t offset, uint64_t *next_
   return 0;
 }
 
-struct tapped *tapped_open(cdp_store *store, const char *file, const char *volume, uint32_t source_state) {
+static int set_schedule(cdp_store *store, const struct resync *resync) {
+  cdp_resync_schedule schedule;
+  CDP_INIT(schedule);
+  schedule.delay_ns = resync->delay_ns;
+  schedule.bytes_per_second_max = resync->rate;
+  schedule.latency_max_ns = resync->latency_max_ns;
+  schedule.hours = &resync->hours;
+  schedule.hours_count = resync->has_hours ? 1 : 0;
+  cdp_status status = cdp_store_set_resync_schedule(store, &schedule);
+  return status == CDP_OK ? 0 : failed(status, "the resync-* parameters");
+}
+
+struct tapped *tapped_open(cdp_store *store, const char *file, const char *volume, uint32_t source_state,
+                           const struct resync *resync) {
   struct tapped *tapped = calloc(1, sizeof *tapped);
   struct stat status;
   cdp_source source;
@@ -80,6 +99,9 @@ struct tapped *tapped_open(cdp_store *store, const char *file, const char *volum
     nbdkit_error("%s: the size is not a multiple of 512", file);
     goto fail;
   }
+  if (set_schedule(store, resync) != 0) goto fail;
+  tapped->store = store;
+  tapped->measures = resync->latency_max_ns > 0;
   CDP_INIT(source);
   source.userdata = (void *)(intptr_t)tapped->file;
   source.read = source_read;
@@ -133,6 +155,22 @@ static void end(struct tapped *tapped, cdp_in_flight *in_flight, uint32_t kind, 
   if (status != CDP_OK) nbdkit_error("a write was not captured: %s", cdp_last_error_message());
 }
 
+static uint64_t now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Writes to the file, and tells the schedule now and then how long that took. */
+static int write_measured(struct tapped *tapped, const void *buf, size_t len, uint64_t offset) {
+  int sample = tapped->measures && atomic_fetch_add_explicit(&tapped->writes, 1, memory_order_relaxed) % 16 == 0;
+  uint64_t began = sample ? now_ns() : 0;
+  int answer = write_fully(tapped->file, buf, len, offset), error = errno;
+  if (sample) cdp_store_note_latency(tapped->store, now_ns() - began);
+  errno = error;
+  return answer;
+}
+
 static int finish(struct tapped *tapped, int fua) { return fua ? tapped_flush(tapped) : 0; }
 
 int tapped_write(struct tapped *tapped, const void *buf, uint32_t count, uint64_t offset, int fua) {
@@ -140,7 +178,7 @@ int tapped_write(struct tapped *tapped, const void *buf, uint32_t count, uint64_
   while (count > 0) {
     uint32_t piece = count < WRITE_BYTES_MAX ? count : WRITE_BYTES_MAX;
     cdp_in_flight *in_flight = begin(tapped, offset, piece);
-    int answer = write_fully(tapped->file, from, piece, offset), error = errno;
+    int answer = write_measured(tapped, from, piece, offset), error = errno;
     if (answer == 0) {
       end(tapped, in_flight, CDP_WRITTEN_DATA, from, offset, piece);
     } else {

@@ -18,6 +18,9 @@ pub fn run(arguments: ReplayArguments) -> Outcome {
             source: absolute(source)?,
             throttle: arguments.throttle,
             wait: !arguments.no_wait,
+            resync_rate: arguments.resync_rate,
+            resync_delay_ns: arguments.resync_delay,
+            resync_latency_ns: arguments.resync_latency,
         }),
     };
     let interrupt = Interrupt::register()?;

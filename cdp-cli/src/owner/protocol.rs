@@ -229,6 +229,15 @@ pub struct TapText {
     pub throttle: Option<u64>,
     /// Whether to wait until the volume is whole.
     pub wait: bool,
+    /// Bytes of the source that its resync compares in a second at most.
+    #[serde(default)]
+    pub resync_rate: Option<u64>,
+    /// How long the volume differs before its resync begins, nanoseconds.
+    #[serde(default)]
+    pub resync_delay_ns: Option<u64>,
+    /// Latency of writes to the source beyond which its resync becomes slower, nanoseconds.
+    #[serde(default)]
+    pub resync_latency_ns: Option<u64>,
 }
 
 /// Content of the writes of a replay.
@@ -375,7 +384,14 @@ mod tests {
             fill: FillText::Random,
             real_time: true,
             format: FormatText::Msr,
-            tap: Some(TapText { source: PathBuf::from("/s"), throttle: Some(5), wait: true }),
+            tap: Some(TapText {
+                source: PathBuf::from("/s"),
+                throttle: Some(5),
+                wait: true,
+                resync_rate: Some(6),
+                resync_delay_ns: None,
+                resync_latency_ns: Some(8),
+            }),
             interval_ns: Some(7),
         };
         for request in [

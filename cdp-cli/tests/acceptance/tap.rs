@@ -146,6 +146,24 @@ fn what_was_left_behind_is_copied_by_the_next_tap() {
     scene.assert_sound();
 }
 
+/// Goal: the options of the resync hold the comparison back that makes the volume whole, and it becomes whole. Method: a source of 8 MiB that may
+/// have changed, at 4 MiB a second and behind a delay; the time that the replay takes.
+#[test]
+fn the_options_of_the_resync_hold_it_back() {
+    let mut random = Random::for_test("the_options_of_the_resync_hold_it_back");
+    let bytes = 8 << 20;
+    let scene = Scene::new(&[("disk", bytes)]);
+    replay_tap(&scene, &trace(&mut random, bytes, 50, START), &[]);
+    let began = std::time::Instant::now();
+    let options = ["--resync-rate", "4M", "--resync-delay", "1s", "--resync-latency", "1h"];
+    replay_tap(&scene, &Trace::default(), &options);
+    assert!(began.elapsed().as_millis() > 2500, "{:?}", began.elapsed());
+    assert_source_is_restored(&scene);
+    let file = scene.path("trace.csv");
+    cdp!("replay", scene.store, file, "--resync-rate", "4M").exits(2);
+    scene.assert_sound();
+}
+
 /// Goal: a source that was changed while nothing watched it is compared, and only what differs is stored. Method: change the source by hand
 /// between two replays.
 #[test]

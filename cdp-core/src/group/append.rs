@@ -148,8 +148,18 @@ impl Group {
         let (record, payload_at) = open.push(part, seq, time);
         let current = append.current.as_mut().expect("an open frame has a segment");
         current.source_bytes += source_bytes;
-        let entries = entries_of(&record, current.extent, payload_at, self.shared.sabotage);
-        current.memtable.insert(&entries).expect("the entries of a new write are valid and new");
+        let inserted = match (record.kind, record.digests.len()) {
+            // One block, without a list of one.
+            (RecordKind::Data, 1) => {
+                let entry = record.data_entries(current.extent, payload_at).next();
+                current.memtable.insert(entry.as_slice())
+            }
+            _ => {
+                let entries = entries_of(&record, current.extent, payload_at, self.shared.sabotage);
+                current.memtable.insert(&entries)
+            }
+        };
+        inserted.expect("the entries of a new write are valid and new");
     }
 
     /// The usual case, under one lock: the write fits the open frame and its segment. `None` when it does not.

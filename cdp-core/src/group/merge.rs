@@ -40,6 +40,8 @@ pub(super) struct Maintenance {
     work: Option<Work>,
     /// What thinning works towards, until there is nothing left to do for it.
     goal: Option<ThinGoal>,
+    /// How often the goal was changed from outside.
+    goals: u64,
     /// Whether [`Group::thin_now`] does the work.
     driven: bool,
     /// Runs that were replaced, with the extents that go when no reader holds them any more.
@@ -139,6 +141,25 @@ impl Group {
         };
         self.maintenance.lock().driven = false;
         outcome
+    }
+
+    /// Thins for a goal by up to `entries` entries; returns whether there is more to do. `mark` belongs to the goal and begins as `None`. Between
+    /// two steps background work goes on towards the goal, and somebody else may set another one: then this step sets its own again.
+    ///
+    /// # Errors
+    /// Those of thinning; rounds that were carried out stay so.
+    pub fn thin_step(&self, goal: &ThinGoal, mark: &mut Option<u64>, entries: u64) -> Result<bool> {
+        let _one = self.thinning_now.lock();
+        let mut maintenance = self.maintenance.lock();
+        if *mark != Some(maintenance.goals) {
+            self.change_goal(&mut maintenance, Some(goal.clone()));
+            *mark = Some(maintenance.goals);
+        }
+        if maintenance.goal.is_none() {
+            return Ok(false);
+        }
+        self.step_work(entries, &mut maintenance)?;
+        Ok(maintenance.goal.is_some())
     }
 
     fn step_work(&self, entries: u64, maintenance: &mut Maintenance) -> Result<bool> {
@@ -279,6 +300,7 @@ impl Group {
             self.discard(maintenance, &work.created().lock());
         }
         maintenance.goal = goal;
+        maintenance.goals += 1;
     }
 
     /// Bytes that thinning for a goal would free, about: a scan over the index below the full range.

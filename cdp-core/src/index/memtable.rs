@@ -58,6 +58,10 @@ impl MemTable {
     /// `InvalidArgument` when an entry breaks a rule of [`Entry`], or gives a version that is there another content. The
     /// table is then as it was.
     pub fn insert(&self, entries: &[Entry]) -> Result<()> {
+        // Most writes are one block, and need no memory for lists of one.
+        if let [entry] = entries {
+            return self.insert_one(entry);
+        }
         let packed = entries.iter().map(pack).collect::<Result<Vec<_>>>()?;
         let mut table = self.0.write();
         let mut known = Vec::new();
@@ -73,14 +77,27 @@ impl MemTable {
                             table.map.remove(&entry.key);
                         }
                     }
-                    let text = format!("a second content for one version of a block: {:?}", unpack(entry));
-                    return Err(Error::InvalidArgument(text));
+                    return Err(second_content(entry));
                 }
             }
         }
         for entry in &packed {
             table.note(entry.key);
         }
+        Ok(())
+    }
+
+    fn insert_one(&self, entry: &Entry) -> Result<()> {
+        let packed = pack(entry)?;
+        let mut table = self.0.write();
+        match table.map.entry(packed.key) {
+            btree_map::Entry::Vacant(place) => {
+                place.insert(packed.content);
+            }
+            btree_map::Entry::Occupied(place) if *place.get() == packed.content => {}
+            btree_map::Entry::Occupied(_) => return Err(second_content(&packed)),
+        }
+        table.note(packed.key);
         Ok(())
     }
 
@@ -133,6 +150,10 @@ impl MemTable {
     pub(super) fn read(&self) -> MemGuard<'_> {
         MemGuard(self.0.read())
     }
+}
+
+fn second_content(entry: &PackedEntry) -> Error {
+    Error::InvalidArgument(format!("a second content for one version of a block: {:?}", unpack(entry)))
 }
 
 /// A table that does not change while this is held. Not to be held across I/O.

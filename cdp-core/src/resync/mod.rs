@@ -268,8 +268,11 @@ impl Resync {
             self.begun = Some(group.shared.clock.now());
         }
         let outcome = self.try_step(group, capture);
-        if outcome.is_err() {
-            self.set_back(group);
+        match outcome {
+            Err(_) => self.set_back(group),
+            // A volume that differs again before anybody looks begins anew, with the delay of the schedule.
+            Ok(Step::Closed) => (self.differs, self.begun) = (None, None),
+            Ok(Step::More | Step::Idle) => {}
         }
         outcome
     }

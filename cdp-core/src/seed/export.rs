@@ -6,26 +6,21 @@
 use super::{
     MANIFEST, PLAN, damaged, failed, file_extent,
     layout::{
-        BATCH_LEN_MAX, NewExtent, SeedAbout, SeedFile, SeedManifest, SeedState, decode_file_head,
-        encode_batch, encode_file_head,
+        BATCH_LEN_MAX, NewExtent, SeedAbout, SeedFile, SeedManifest, decode_file_head, encode_batch,
+        encode_file_head,
     },
     set::read_manifest,
 };
 use crate::{
-    Volume,
     dirty_map::ByteRange,
     error::{Error, Result},
     format::{PAGE_LEN, all_zero},
     io::{AlignedBuf, Extent, Storage},
-    limits::{
-        SEED_BATCH_BYTES_MAX, SEED_BATCH_EXTENTS_MAX, SEED_FILE_BYTES_MAX, SEED_FILE_BYTES_MIN,
-        SEED_FILES_MAX,
-    },
-    restore::Progress,
+    limits::{SEED_BATCH_BYTES_MAX, SEED_BATCH_EXTENTS_MAX, SEED_FILE_BYTES_MIN, SEED_FILES_MAX},
     snapshot::Snapshot,
     units::{BLOCK_LEN, ExtentId, Seq, len_u64, to_len},
 };
-use std::{io, ops::ControlFlow, sync::Arc};
+use std::{ops::Deref, sync::Arc};
 use xxhash_rust::xxh3::Xxh3Default;
 
 /// Usual size of a data file, bytes.
@@ -65,84 +60,25 @@ pub struct Exported {
     pub complete: bool,
 }
 
-impl Volume {
-    /// Writes the volume as it was at `at` to `to`, as a seed set ([`crate::seed`]): its data without zeroes, or with [`ExportOptions::since`] what was written
-    /// since then. `to` is empty, or holds what an earlier run for the same states has written, which then goes on. The set is whole and durable when this
-    /// returns with `complete`. The store may be open for reading only. `progress` counts bytes of the volume, and can stop the export.
-    ///
-    /// # Errors
-    /// As [`Volume::snapshot`] for either state; `InvalidArgument` when `since` is after `at`, or for a size of files out of bounds; `Exists` when `to` holds
-    /// something else; `Owned` while another export writes there; `Damaged` for the store; `NoSpace` and `Io` for both. What was written stays.
-    pub fn export(
-        &self,
-        at: Seq,
-        to: &dyn Storage,
-        options: &ExportOptions,
-        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Exported> {
-        if !(SEED_FILE_BYTES_MIN..=SEED_FILE_BYTES_MAX).contains(&options.file_bytes_max) {
-            return Err(Error::InvalidArgument(format!(
-                "data files of {} bytes cannot be made; {SEED_FILE_BYTES_MIN} to {SEED_FILE_BYTES_MAX} are possible",
-                options.file_bytes_max
-            )));
-        }
-        let snapshot = self.snapshot(at)?;
-        let changed = options.since.map(|since| self.changed(since, at)).transpose()?;
-        let about = self.about_seed(&snapshot, options)?;
-        let _owner = to.lock_owner().map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => Error::Owned,
-            _ => Error::io("lock", "the seed set", error),
-        })?;
-        let mut writer = match Writer::begin(to, about, options.compress)? {
-            Begun::Whole(exported) => return Ok(exported),
-            Begun::Parts(writer) => writer,
-        };
-        let from = writer.reached();
-        let ranges: Box<dyn Iterator<Item = Result<ByteRange>>> = match changed {
-            Some(changed) => Box::new(
-                changed.map(|extent| extent.map(|extent| ByteRange::new(extent.offset, extent.length))),
-            ),
-            None => Box::new(std::iter::once(Ok(ByteRange::new(0, snapshot.bytes())))),
-        };
-        let zeroes = options.since.is_some();
-        let buf = AlignedBuf::new(SEED_BATCH_BYTES_MAX);
-        let mut buf = buf.map_err(|error| Error::io("reserve memory for", "an export", error))?;
-        for range in ranges {
-            let range = range?;
-            if range.end() <= from {
-                continue;
-            }
-            let mut at = range.offset.max(from);
-            while at < range.end() {
-                let piece = ByteRange::new(at, range.end() - at);
-                at = export_piece(&snapshot, piece, zeroes, &mut buf, &mut writer)?;
-                if progress(Progress { done: at, total: snapshot.bytes() }).is_break() {
-                    return Ok(writer.exported(false));
-                }
-            }
-        }
-        writer.finish()
-    }
+/// Where a set is written to, for the time of a call or for as long as it takes.
+pub(super) enum Place<'a> {
+    Borrowed(&'a dyn Storage),
+    Shared(Arc<dyn Storage>),
+}
 
-    fn about_seed(&self, snapshot: &Snapshot, options: &ExportOptions) -> Result<SeedAbout> {
-        let state = |seq: Seq, bytes: u64| -> Result<SeedState> {
-            let point = self.store().with_time(seq)?;
-            Ok(SeedState { lineage: self.store().inner.group.lineage_of(seq), seq, time: point.time, bytes })
-        };
-        Ok(SeedAbout {
-            set: crate::group::random_uuid()?,
-            store: self.store().inner.group.shared.store,
-            volume: self.id(),
-            name: self.name().to_owned(),
-            at: state(snapshot.seq(), snapshot.bytes())?,
-            since: options.since.map(|since| state(since, self.bytes_at(since))).transpose()?,
-            file_bytes_max: options.file_bytes_max,
-        })
+impl<'a> Deref for Place<'a> {
+    type Target = dyn Storage + 'a;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Borrowed(storage) => *storage,
+            Self::Shared(storage) => &**storage,
+        }
     }
 }
 
 /// Writes what a snapshot holds at the beginning of a range, at most 1 MiB or a hole; returns where it ended. Zeroes are recorded where they may be news.
-fn export_piece(
+pub(super) fn export_piece(
     snapshot: &Snapshot,
     range: ByteRange,
     zeroes: bool,
@@ -178,7 +114,7 @@ fn export_piece(
     Ok(at + len_u64(len))
 }
 
-enum Begun<'a> {
+pub(super) enum Begun<'a> {
     /// All of it was there.
     Whole(Exported),
     Parts(Box<Writer<'a>>),
@@ -191,8 +127,8 @@ struct OpenFile {
     hasher: Box<Xxh3Default>,
 }
 
-struct Writer<'a> {
-    storage: &'a dyn Storage,
+pub(super) struct Writer<'a> {
+    storage: Place<'a>,
     about: SeedAbout,
     compress: bool,
     files: Vec<SeedFile>,
@@ -201,7 +137,7 @@ struct Writer<'a> {
     data: Vec<u8>,
     buf: AlignedBuf,
     resumed: bool,
-    data_bytes: u64,
+    pub(super) data_bytes: u64,
 }
 
 /// Writes bytes that were never there before, durably.
@@ -236,12 +172,14 @@ fn is_cut_off(storage: &dyn Storage, found: &[ExtentId]) -> Result<bool> {
 }
 
 impl<'a> Writer<'a> {
-    fn begin(storage: &'a dyn Storage, about: SeedAbout, compress: bool) -> Result<Begun<'a>> {
+    pub fn begin(storage: Place<'a>, about: SeedAbout, compress: bool) -> Result<Begun<'a>> {
         let found = storage.list().map_err(|error| Error::io("list", "the seed set", error))?;
+        let plan = storage.describe(PLAN);
         let other = |what: &str| Error::Exists {
             what: "seed set of something else, or another thing, in",
-            name: format!("{} ({what}; choose an empty place)", storage.describe(PLAN)),
+            name: format!("{plan} ({what}; choose an empty place)"),
         };
+        let buf = AlignedBuf::new(BATCH_LEN_MAX).map_err(failed(&*storage, "reserve memory for", PLAN))?;
         let mut writer = Self {
             storage,
             about,
@@ -250,10 +188,11 @@ impl<'a> Writer<'a> {
             open: None,
             extents: Vec::new(),
             data: Vec::new(),
-            buf: AlignedBuf::new(BATCH_LEN_MAX).map_err(failed(storage, "reserve memory for", PLAN))?,
+            buf,
             resumed: false,
             data_bytes: 0,
         };
+        let storage = &*writer.storage;
         let plan = match read_manifest(storage, PLAN) {
             Ok(plan) => plan,
             Err(Error::Damaged(_)) if is_cut_off(storage, &found)? => {
@@ -299,17 +238,17 @@ impl<'a> Writer<'a> {
     /// Takes over the data files that are whole, and removes the rest. What a killed process has written is seen, and need not be durable: it is synced before
     /// anything is built on it.
     fn take_over(&mut self, found: &[ExtentId]) -> Result<()> {
-        sync(self.storage, PLAN)?;
+        sync(&*self.storage, PLAN)?;
         while found.contains(&file_extent(self.files.len())) {
             let (number, id) = (self.files.len(), file_extent(self.files.len()));
-            let extent = self.storage.open(id).map_err(failed(self.storage, "open", id))?;
-            let bytes = extent.size().map_err(failed(self.storage, "find the size of", id))?;
+            let extent = self.storage.open(id).map_err(failed(&*self.storage, "open", id))?;
+            let bytes = extent.size().map_err(failed(&*self.storage, "find the size of", id))?;
             if bytes < len_u64(PAGE_LEN) {
                 break;
             }
-            sync(self.storage, id)?;
+            sync(&*self.storage, id)?;
             let head = &mut self.buf[..PAGE_LEN];
-            extent.read_at(0, head).map_err(failed(self.storage, "read", id))?;
+            extent.read_at(0, head).map_err(failed(&*self.storage, "read", id))?;
             let plain = u32::try_from(number).expect("files are bounded");
             match decode_file_head(head, self.about.set, plain, self.about.at.bytes) {
                 Ok(file) if file.bytes == bytes && file.first >= self.reached() => self.files.push(file),
@@ -318,13 +257,13 @@ impl<'a> Writer<'a> {
         }
         let whole = self.files.len();
         for id in found.iter().filter(|id| **id >= file_extent(whole)) {
-            self.storage.remove(*id).map_err(failed(self.storage, "remove", *id))?;
+            self.storage.remove(*id).map_err(failed(&*self.storage, "remove", *id))?;
         }
-        self.storage.sync_names().map_err(failed(self.storage, "sync the names of", PLAN))
+        self.storage.sync_names().map_err(failed(&*self.storage, "sync the names of", PLAN))
     }
 
     /// Where the files that are whole end on the volume.
-    fn reached(&self) -> u64 {
+    pub fn reached(&self) -> u64 {
         self.files.last().map_or(0, |file| file.end)
     }
 
@@ -373,7 +312,7 @@ impl<'a> Writer<'a> {
         let id = file_extent(self.files.len());
         self.buf[..batch.len()].copy_from_slice(&batch);
         let written = open.extent.write_at(open.file.bytes, &self.buf[..batch.len()]);
-        written.map_err(failed(self.storage, "write", id))?;
+        written.map_err(failed(&*self.storage, "write", id))?;
         open.hasher.update(&batch);
         let file = &mut open.file;
         if file.batches == 0 {
@@ -399,7 +338,7 @@ impl<'a> Writer<'a> {
             )));
         }
         let id = file_extent(self.files.len());
-        let extent = self.storage.create(id, 0).map_err(failed(self.storage, "create", id))?;
+        let extent = self.storage.create(id, 0).map_err(failed(&*self.storage, "create", id))?;
         let nonce = crate::group::random_uuid()?.short();
         let bytes = len_u64(PAGE_LEN);
         let file = SeedFile { nonce, bytes, first: 0, end: 0, batches: 0, digest: 0 };
@@ -411,28 +350,28 @@ impl<'a> Writer<'a> {
         let number = self.files.len();
         let id = file_extent(number);
         open.file.digest = open.hasher.digest128();
-        open.extent.sync().map_err(failed(self.storage, "sync", id))?;
+        open.extent.sync().map_err(failed(&*self.storage, "sync", id))?;
         let plain = u32::try_from(number).expect("files are bounded");
         self.buf[..PAGE_LEN].copy_from_slice(&encode_file_head(self.about.set, plain, &open.file));
-        open.extent.write_at(0, &self.buf[..PAGE_LEN]).map_err(failed(self.storage, "write", id))?;
-        open.extent.sync().map_err(failed(self.storage, "sync", id))?;
-        self.storage.sync_names().map_err(failed(self.storage, "sync the names of", id))?;
+        open.extent.write_at(0, &self.buf[..PAGE_LEN]).map_err(failed(&*self.storage, "write", id))?;
+        open.extent.sync().map_err(failed(&*self.storage, "sync", id))?;
+        self.storage.sync_names().map_err(failed(&*self.storage, "sync the names of", id))?;
         self.files.push(open.file);
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Exported> {
+    pub fn finish(&mut self) -> Result<Exported> {
         self.write_batch()?;
         if let Some(open) = self.open.take() {
             self.end_file(open)?;
         }
         let manifest = SeedManifest { about: self.about.clone(), files: Some(self.files.clone()) };
-        write_whole(self.storage, MANIFEST, &manifest.encode())?;
+        write_whole(&*self.storage, MANIFEST, &manifest.encode())?;
         // What is written is what is read: a set that is carried away is not looked at again here.
-        match read_manifest(self.storage, MANIFEST)? {
+        match read_manifest(&*self.storage, MANIFEST)? {
             Some(found) if found == manifest => Ok(self.exported(true)),
             _ => Err(damaged(
-                self.storage,
+                &*self.storage,
                 MANIFEST,
                 0,
                 len_u64(PAGE_LEN),
@@ -441,7 +380,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn exported(&self, complete: bool) -> Exported {
+    pub fn exported(&self, complete: bool) -> Exported {
         Exported {
             about: self.about.clone(),
             data_bytes: self.data_bytes,

@@ -15,11 +15,13 @@
 //! a state is known by store, volume, lineage and seq, so that one that a crash took away is not mistaken for the one that has its seq now.
 
 mod export;
+mod export_job;
 pub mod layout;
 pub(crate) mod reader;
 mod set;
 
 pub use export::{ExportOptions, Exported};
+pub use export_job::ExportJob;
 pub use layout::{SeedAbout, SeedState};
 pub(crate) use reader::SeedReader;
 pub use set::SeedSet;

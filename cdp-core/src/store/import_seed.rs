@@ -4,12 +4,13 @@
 //! is equal to, or is on the way to, is the recorded stamp of its source: it goes with the first write to the volume. Where the size changes, the new size
 //! and that the import has begun are one record.
 
-use super::{ResyncMode, ResyncOptions, Store, Volume, check_volume};
+use super::{ResyncJob, ResyncMode, ResyncOptions, Store, Volume, check_volume, resync_run::ResyncRun};
 use crate::{
     catalog::{ComparisonKind, SourceStamp, StampRecord, TapRecord, VolumeInfo},
     dirty_map::DirtyMap,
     error::{Error, Result},
     group::Known,
+    job::{self, Job, JobStep},
     restore::Progress,
     resync::{ResyncCounts, SourceReader},
     seed::{
@@ -107,6 +108,21 @@ impl Store {
         progress: &mut dyn FnMut(Progress),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<ImportedSeed> {
+        let mut job = self.import_seed_job(set, volume, options)?;
+        job::run(&mut job, progress, cancelled)?;
+        job.end()
+    }
+
+    /// As [`Store::import_seed`], in steps.
+    ///
+    /// # Errors
+    /// `SeedRefused` when the set does not fit the volume, with nothing changed; `Exists` when the volume has a tap; those of appending.
+    pub fn import_seed_job(
+        &self,
+        set: &Arc<SeedSet>,
+        volume: Option<&str>,
+        options: &ImportSeedOptions,
+    ) -> Result<ImportSeedJob> {
         let started = Instant::now();
         let about = set.about();
         let name = volume.unwrap_or(&about.name);
@@ -118,40 +134,99 @@ impl Store {
             checkpoint_every: options.checkpoint_every,
             ..ResyncOptions::default()
         };
-        let run = ImportRun { store: self, set, about, options: resync };
-        let (resumed, outcome, reader) = match about.since {
-            None => run.whole(name, progress, cancelled)?,
-            Some(since) => run.onwards(name, since, progress, cancelled)?,
+        let begin = ImportBegin { store: self, set, about, options: resync };
+        let (resumed, run, reader) = match about.since {
+            None => begin.whole(name)?,
+            Some(since) => begin.onwards(name, since)?,
         };
-        // Why the set could not be read says more than that it could not.
-        let (counts, bytes_left) = outcome.map_err(|error| reader.take_failure().unwrap_or(error))?;
-        let seconds = started.elapsed().as_secs_f64();
-        Ok(ImportedSeed { volume: name.to_owned(), resumed, bytes_left, counts, seconds })
+        Ok(ImportSeedJob { volume: name.to_owned(), resumed, run, reader, started })
     }
 }
 
-/// Whether it went on, how it ended, and what read the set.
-type Ran = (bool, Result<(ResyncCounts, u64)>, Arc<SeedReader>);
+/// What takes a set over.
+enum Run {
+    /// The volume is there already.
+    There,
+    Whole(ResyncJob),
+    Onwards(ResyncRun),
+}
 
-struct ImportRun<'a> {
+/// An import of a seed set, under way. Dropped, it ends where it stands, and a later one for the same set goes on there.
+pub struct ImportSeedJob {
+    volume: String,
+    resumed: bool,
+    run: Run,
+    reader: Arc<SeedReader>,
+    started: Instant,
+}
+
+impl ImportSeedJob {
+    /// What it has done so far.
+    pub fn imported(&self) -> ImportedSeed {
+        let (counts, bytes_left) = match &self.run {
+            Run::There => (ResyncCounts::default(), 0),
+            Run::Whole(job) => {
+                let report = job.report();
+                (report.counts, report.bytes_left)
+            }
+            Run::Onwards(run) => run.outcome(),
+        };
+        let seconds = self.started.elapsed().as_secs_f64();
+        ImportedSeed { volume: self.volume.clone(), resumed: self.resumed, bytes_left, counts, seconds }
+    }
+
+    /// Ends it where it stands, durably, unless it has ended, and says what it has done.
+    ///
+    /// # Errors
+    /// Those of appending; a later run then goes on where the last checkpoint was.
+    pub fn end(&mut self) -> Result<ImportedSeed> {
+        let ended = match &mut self.run {
+            Run::There => Ok(()),
+            Run::Whole(job) => job.end().map(|_| ()),
+            Run::Onwards(run) => run.end(),
+        };
+        ended.map_err(|error| self.reader.take_failure().unwrap_or(error))?;
+        Ok(self.imported())
+    }
+}
+
+impl Job for ImportSeedJob {
+    fn step(&mut self) -> Result<JobStep> {
+        let stepped = match &mut self.run {
+            Run::There => Ok(JobStep::Done),
+            Run::Whole(job) => job.step(),
+            Run::Onwards(run) => run.step(),
+        };
+        // Why the set could not be read says more than that it could not.
+        stepped.map_err(|error| self.reader.take_failure().unwrap_or(error))
+    }
+
+    fn progress(&self) -> Progress {
+        match &self.run {
+            Run::There => Progress { done: 0, total: 0 },
+            Run::Whole(job) => job.progress(),
+            Run::Onwards(run) => run.progress(),
+        }
+    }
+}
+
+/// Whether it goes on, what takes the set over, and what reads it.
+type Begun = (bool, Run, Arc<SeedReader>);
+
+struct ImportBegin<'a> {
     store: &'a Store,
     set: &'a Arc<SeedSet>,
     about: &'a SeedAbout,
     options: ResyncOptions,
 }
 
-impl ImportRun<'_> {
+impl ImportBegin<'_> {
     fn known(&self, info: &VolumeInfo) -> (Known, Option<StampRecord>) {
         let catalog = self.store.inner.group.catalog.read();
         (catalog.tap_with_map(info.id), catalog.source_stamp(info.id))
     }
 
-    fn whole(
-        &self,
-        name: &str,
-        progress: &mut dyn FnMut(Progress),
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<Ran> {
+    fn whole(&self, name: &str) -> Result<Begun> {
         let bytes = self.about.at.bytes;
         check_volume(name, bytes)?;
         let volume = match self.store.volume(Some(name)) {
@@ -163,7 +238,7 @@ impl ImportRun<'_> {
         let info = volume.info();
         let (known, recorded) = self.known(&info);
         let resumed = match fit(self.about, &info, known, recorded) {
-            Fit::There => return Ok((true, Ok((ResyncCounts::default(), 0)), reader)),
+            Fit::There => return Ok((true, Run::There, reader)),
             Fit::Begun => true,
             _ if info.bytes != bytes => {
                 return Err(refused(format!(
@@ -179,9 +254,9 @@ impl ImportRun<'_> {
             _ => false,
         };
         let source: Arc<dyn SourceReader> = Arc::clone(&reader) as _;
-        let outcome = self.store.resync_from(Some(name), source, &self.options, progress, cancelled);
-        let outcome = outcome.map(|report| (report.counts, report.bytes_left));
-        Ok((resumed, outcome, reader))
+        let job = self.store.resync_job(Some(name), source, &self.options);
+        let job = job.map_err(|error| reader.take_failure().unwrap_or(error))?;
+        Ok((resumed, Run::Whole(job), reader))
     }
 
     fn holds_data(&self, volume: &Volume) -> Result<bool> {
@@ -189,13 +264,7 @@ impl ImportRun<'_> {
         Ok(volume.snapshot_fuzzy(newest)?.next_data(0)?.is_some())
     }
 
-    fn onwards(
-        &self,
-        name: &str,
-        since: SeedState,
-        progress: &mut dyn FnMut(Progress),
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<Ran> {
+    fn onwards(&self, name: &str, since: SeedState) -> Result<Begun> {
         let volume = self.store.volume(Some(name)).map_err(|error| match error {
             Error::NotFound { .. } => refused(format!(
                 "the set goes on from {} and there is no volume {name} here; import a whole set first, or name the volume that it fits",
@@ -209,7 +278,7 @@ impl ImportRun<'_> {
         let found = fit(self.about, &info, known, recorded);
         let reader = Arc::new(SeedReader::new(Arc::clone(self.set), Some(volume.clone())));
         match found {
-            Fit::There => return Ok((true, Ok((ResyncCounts::default(), 0)), reader)),
+            Fit::There => return Ok((true, Run::There, reader)),
             Fit::Not => return Err(self.why_not(name, since, known, recorded)),
             Fit::At if info.bytes != self.about.at.bytes => {
                 let begun = StampRecord { stamp: Some(own), unfinished: Some(ComparisonKind::Digests) };
@@ -233,10 +302,10 @@ impl ImportRun<'_> {
             }
         };
         let resumed = found == Fit::Begun;
-        let outcome = self.store.resync_marked(&info, &source, &mark, &self.options, progress, cancelled);
-        match outcome {
+        match self.store.resync_marked(&info, &source, &mark, &self.options) {
+            Ok(run) => Ok((resumed, Run::Onwards(run), reader)),
             Err(error @ Error::SeedRefused(_)) => Err(error),
-            outcome => Ok((resumed, outcome, reader)),
+            Err(error) => Err(reader.take_failure().unwrap_or(error)),
         }
     }
 

@@ -18,8 +18,11 @@ mod points;
 mod recover;
 mod resize;
 mod resync;
+mod resync_run;
 mod resync_schedule;
+mod resync_tap;
 mod retention;
+mod retention_job;
 mod room;
 mod runner;
 mod schedule;
@@ -35,20 +38,22 @@ pub use across::{AcrossOutcome, MemberOutcome, bookmark_across, confirm_across};
 #[cfg(feature = "testing")]
 pub(crate) use halfway::HalfCaptured;
 pub use import::ImportSource;
-pub use import_seed::{ImportSeedOptions, ImportedSeed};
+pub use import_seed::{ImportSeedJob, ImportSeedOptions, ImportedSeed};
 pub use in_flight::{InFlight, Written};
 pub use newest::{CommonPoint, newest_common_point};
 pub use options::{CreateOptions, OpenOptions};
 pub use points::{ExactRange, Gap, Granularity, RetainedPoint, Timeline};
 pub use recover::Recovery;
-pub use resync::{ResyncMode, ResyncOptions, ResyncReport};
+pub use resync::{ResyncJob, ResyncMode, ResyncOptions, ResyncReport};
+pub use resync_tap::TapResyncJob;
 pub use retention::RetentionReport;
+pub use retention_job::RetentionJob;
 pub use runner::{Budget, Runner, RunnerOptions, Stepped};
 pub use source_state::SourceState;
 pub use stats::{CaptureMode, PoolUse, Stats, VolumeStats};
 pub use tap::{ActivityLog, Tap, TapOptions, TapStats};
 pub use verify_cursor::{VerifyCursor, VerifyResume};
-pub use verify_source::{VerifyOptions, VerifyReport};
+pub use verify_source::{VerifyJob, VerifyOptions, VerifyReport};
 pub(crate) use volume::check_range;
 pub use volume::{ByteExtent, ChangedExtents, Volume};
 
@@ -60,12 +65,9 @@ use crate::{
     group::Group,
     io::StorageLock,
     limits::{VOLUME_BYTES_MAX, VOLUMES_MAX},
-    restore::Progress,
     resync::Resync,
-    resync::SourceReader,
     retention::Policy,
     units::{SECTOR_BYTES, Seq, TimeNs},
-    verify::{CheckReport, Healthy, ScrubReport, scrub},
 };
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -226,37 +228,6 @@ impl Store {
         self.owner()?.append_meta(|_, _| Ok(vec![MetaRecord::PolicySet(policy.to_json())]), None)?;
         self.apply_bound()?;
         self.inner.group.keep_reserve()
-    }
-
-    /// Verifies every structure of the store; with `deep` every payload too.
-    ///
-    /// # Errors
-    /// Those that keep it from looking; damage is in the report.
-    pub fn check(&self, deep: bool, progress: &mut dyn FnMut(Progress)) -> Result<CheckReport> {
-        Ok(crate::verify::check(&self.inner, deep, progress, &|| false)?.unwrap_or_default())
-    }
-
-    /// Verifies every structure and every payload, and writes payload that is damaged anew where a source still has it: the content of a
-    /// version is known by its keyed 64-bit digest, so that what is written is what was there. All points that need it are exact again. What no source
-    /// has stays damaged, and every read of it says so. `sources`: volumes by name and what they protect, which is only read and may be
-    /// written meanwhile; without any this is a deep [`Store::check`]. Structures (frames, tables, index pages) are not repaired. `None` when
-    /// `cancelled` ended it: nothing was repaired then.
-    ///
-    /// # Errors
-    /// `NotFound` for a volume; `ReadOnly`; those that keep it from looking or writing. Damage is in the report.
-    pub fn scrub(
-        &self,
-        sources: &[(&str, Arc<dyn SourceReader>)],
-        progress: &mut dyn FnMut(Progress),
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<Option<ScrubReport>> {
-        self.owner()?.settle_for_reading()?;
-        let healthy = |(name, source): &(&str, Arc<dyn SourceReader>)| {
-            let info = self.volume(Some(name))?.info();
-            Ok(Healthy { volume: info.id, bytes: info.bytes, source: source.clone() })
-        };
-        let sources = sources.iter().map(healthy).collect::<Result<Vec<_>>>()?;
-        scrub(&self.inner, &sources, progress, cancelled)
     }
 
     /// Ends the store in good order: everything durable and indexed, no recovery at the next open. Other handles of this store

@@ -24,7 +24,7 @@ use std::sync::Arc;
 const RECORDS_AT_ONCE: usize = 128;
 
 /// Entries of one step of a run.
-const RUN_ENTRIES: u64 = 1 << 16;
+pub(super) const RUN_ENTRIES: u64 = 1 << 16;
 /// Groups of survivors by the time that they have left, each four times as long as the one before; the first is an hour.
 const GROUPS: u8 = 7;
 const FIRST_GROUP_NS: u64 = 3_600_000_000_000;
@@ -105,13 +105,7 @@ impl Store {
         if let Some(bound) = policy.max_bytes.filter(|_| policy.on_shortage == OnShortage::Prune) {
             let outline = self.inner.group.outline();
             self.prune_to(&policy, bound - group.margin())?;
-            let after = self.inner.group.outline();
-            if outline != after {
-                let plan = self.plan_with(&policy, now.max(self.newest().time), TimeNs::ZERO)?;
-                let pruned = self.report(&plan, &after);
-                report.drop_points += report.keep_points - pruned.keep_points.min(report.keep_points);
-                (report.keep_points, report.horizon) = (pruned.keep_points, after.full.from);
-            }
+            self.after_pruning(&mut report, (&outline, &policy, now))?;
         }
         group.keep_reserve()?;
         let after = group.totals.freed_and_taken();
@@ -133,15 +127,7 @@ impl Store {
             let goal = self.thin_goal(&outline, policy, now, Effort::Run);
             self.thin_now(goal, outline.full.from.seq, false)?;
         }
-        let mut begun = None;
-        let (report, outline) = match self.commit_plan(policy, now, horizon, &mut begun) {
-            Err(Error::NoSpace) if group.give_up_reserve()? => {
-                // What the first attempt took away is gone for the second.
-                let (report, outline) = self.commit_plan(policy, now, horizon, &mut None)?;
-                (begun.unwrap_or(report), outline)
-            }
-            outcome => outcome?,
-        };
+        let (report, outline) = self.put_in_force(policy, now, horizon)?;
         let goal = self.thin_goal(&outline, policy, now, effort);
         if effort == Effort::Background {
             group.set_thin_goal(Some(goal));
@@ -149,6 +135,55 @@ impl Store {
         }
         self.thin_now(goal, outline.full.from.seq, effort == Effort::Run)?;
         Ok(report)
+    }
+
+    /// Plans, and makes the plan durable.
+    fn put_in_force(
+        &self,
+        policy: &Policy,
+        now: TimeNs,
+        horizon: TimeNs,
+    ) -> Result<(RetentionReport, Outline)> {
+        let group = self.owner()?;
+        let mut begun = None;
+        match self.commit_plan(policy, now, horizon, &mut begun) {
+            Err(Error::NoSpace) if group.give_up_reserve()? => {
+                // What the first attempt took away is gone for the second.
+                let (report, outline) = self.commit_plan(policy, now, horizon, &mut None)?;
+                Ok((begun.unwrap_or(report), outline))
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The same, with what is left to do for it: the goal of the thinning, for which everything before its horizon is sealed.
+    pub(super) fn plan_in_force(
+        &self,
+        policy: &Policy,
+        now: TimeNs,
+        horizon: TimeNs,
+        effort: Effort,
+    ) -> Result<(RetentionReport, ThinGoal)> {
+        let (report, outline) = self.put_in_force(policy, now, horizon)?;
+        let goal = self.thin_goal(&outline, policy, now, effort);
+        self.seal_for(outline.full.from.seq)?;
+        Ok((report, goal))
+    }
+
+    /// What pruning has changed of the report of a run.
+    pub(super) fn after_pruning(
+        &self,
+        report: &mut RetentionReport,
+        (before, policy, now): (&Arc<Outline>, &Policy, TimeNs),
+    ) -> Result<()> {
+        let after = self.inner.group.outline();
+        if *before != after {
+            let plan = self.plan_with(policy, now.max(self.newest().time), TimeNs::ZERO)?;
+            let pruned = self.report(&plan, &after);
+            report.drop_points += report.keep_points - pruned.keep_points.min(report.keep_points);
+            (report.keep_points, report.horizon) = (pruned.keep_points, after.full.from);
+        }
+        Ok(())
     }
 
     /// The first half of [`Store::run_retention`]: makes the plan durable, and leaves the thinning to background work.
@@ -168,12 +203,17 @@ impl Store {
 
     /// Thins until there is nothing left to do for a goal.
     fn thin_now(&self, goal: ThinGoal, full_from: Seq, gives_way: bool) -> Result<()> {
+        self.seal_for(full_from)?;
+        self.owner()?.thin_now(goal, RUN_ENTRIES, gives_way)
+    }
+
+    /// Seals what lies before the horizon of a thinning.
+    fn seal_for(&self, full_from: Seq) -> Result<()> {
         let group = self.owner()?;
         match group.seal_all_below(full_from) {
-            Err(Error::NoSpace) if group.give_up_reserve()? => group.seal_all_below(full_from)?,
-            outcome => outcome?,
+            Err(Error::NoSpace) if group.give_up_reserve()? => group.seal_all_below(full_from),
+            outcome => outcome,
         }
-        group.thin_now(goal, RUN_ENTRIES, gives_way)
     }
 
     /// Makes a plan durable: the outline first, which takes the bookmarks of dropped points with it, then the other bookmarks that go. In the

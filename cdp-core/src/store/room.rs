@@ -20,7 +20,7 @@ const SLICE_NS: (u64, u64) = (60_000_000_000, 3_600_000_000_000);
 /// Pause after room was made ahead of the writes and little came of it, nanoseconds.
 const ROOM_AGAIN_NS: u64 = 10_000_000_000;
 /// Most steps in which history is dropped for one call.
-const STEPS_MAX: u32 = 64;
+pub(super) const STEPS_MAX: u32 = 64;
 /// By how much the clock of the host may depart from the monotonic one before the background stops dropping history by age.
 const CLOCK_DEPARTS_NS: u64 = 3_600_000_000_000;
 
@@ -91,9 +91,7 @@ impl Store {
     /// Drops history, the oldest first, until the store takes up at most `target` bytes or there is nothing left to drop.
     pub(super) fn prune_to(&self, policy: &Policy, target: u64) -> Result<()> {
         let group = self.owner()?;
-        let outline = group.outline();
-        let planned = outline.planned.map_or(TimeNs::ZERO, |(at, _)| at);
-        let now = planned.max(self.newest().time);
+        let now = self.time_of_pruning();
         let mut horizon = TimeNs::ZERO;
         for step in 0..STEPS_MAX {
             self.retain(policy, now, horizon, Effort::Short)?;
@@ -107,9 +105,15 @@ impl Store {
         Ok(())
     }
 
+    /// The time that ages are counted from when history is dropped for want of room.
+    pub(super) fn time_of_pruning(&self) -> TimeNs {
+        let planned = self.inner.group.outline().planned.map_or(TimeNs::ZERO, |(at, _)| at);
+        planned.max(self.newest().time)
+    }
+
     /// The time before which history goes next, after `horizon`, when about so many bytes are to be freed; `None` when only the newest state
     /// is left to go.
-    fn next_horizon(&self, horizon: TimeNs, bytes: u64, step: u32) -> Result<Option<TimeNs>> {
+    pub(super) fn next_horizon(&self, horizon: TimeNs, bytes: u64, step: u32) -> Result<Option<TimeNs>> {
         let group = &self.inner.group;
         let outline = group.outline();
         // What is kept from before the horizon is locked or in use.

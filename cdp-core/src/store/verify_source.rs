@@ -6,8 +6,8 @@
 //! Invariant *one direction*: the source is only read.
 
 use super::{
-    ResyncOptions, Store,
-    resync::Pace,
+    Store,
+    resync_run::{Pace, ResyncRun},
     verify_cursor::{VerifyCursor, VerifyResume},
 };
 use crate::{
@@ -16,11 +16,13 @@ use crate::{
     dirty_map::ByteRange,
     error::{Error, Result},
     group::{Content, How, push_merged},
+    job::{self, Job, JobStep},
     limits::RESYNC_RUNS_MAX,
     restore::Progress,
-    resync::{Fetched, PIECE_BYTES, ReadAhead, Request, ResyncCounts, SOURCE, SourceReader},
+    resync::{Fetched, PIECE_BYTES, ReadAhead, Request, Resync, ResyncCounts, SOURCE, SourceReader},
     units::{BLOCK_BYTES, Seq, to_len},
 };
+use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
     ops::Range,
@@ -30,7 +32,7 @@ use std::{
 
 /// Longest hole that is compared at once, bytes.
 const HOLE_BYTES_MAX: u64 = 1 << 30;
-/// How often the host is told how far it is.
+/// How often the host of a blocking call is told how far it is.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
 /// How long a difference must stay as it is beside a tap: longer than a host takes from the end of a write to its capture.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);
@@ -92,8 +94,9 @@ impl Store {
         progress: &mut dyn FnMut(Progress),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<VerifyReport> {
-        let resume = VerifyResume { from: None, keep: &mut |_| Ok(()) };
-        self.verify_resumable(volume, source, options, resume, progress, cancelled)
+        let mut job = self.verify_job(volume, source, options)?;
+        job::run(&mut job, progress, cancelled)?;
+        job.end()
     }
 
     /// As [`Store::verify_from`], and goes on where an earlier one ended: what that has compared and found equal is not compared again. The
@@ -110,6 +113,31 @@ impl Store {
         progress: &mut dyn FnMut(Progress),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<VerifyReport> {
+        let mut job = self.verify_job(volume, source, options)?;
+        resume.from.map_or(Ok(()), |from| job.resume(from))?;
+        let mut kept = Instant::now();
+        loop {
+            let is_cancelled = cancelled();
+            if is_cancelled || kept.elapsed() >= KEEP_EVERY {
+                job.cursor().map_or(Ok(()), |cursor| (resume.keep)(&cursor))?;
+                kept = Instant::now();
+            }
+            if is_cancelled || !job::run_step(&mut job, progress)? {
+                return job.end();
+            }
+        }
+    }
+
+    /// As [`Store::verify_from`], in steps.
+    ///
+    /// # Errors
+    /// `NotFound`; those of the source as `Io`.
+    pub fn verify_job(
+        &self,
+        volume: Option<&str>,
+        source: Arc<dyn SourceReader>,
+        options: &VerifyOptions,
+    ) -> Result<VerifyJob> {
         let started = Instant::now();
         let info = Arc::new(self.volume(volume)?.info());
         let group = &self.inner.group;
@@ -118,57 +146,34 @@ impl Store {
         let newest = group.tip().0;
         let ahead = ReadAhead::start(source.clone(), options.readers)
             .map_err(|error| Error::io("start", "the threads of a verification", error))?;
-        let VerifyResume { from, keep } = resume;
-        let (from, different, damaged) =
-            from.map_or(Ok((0, Vec::new(), Vec::new())), |from| from.of(group.shared.store, &info))?;
-        let found = Found { different, damaged, ..Found::default() };
-        let mut verify = Verify { store: self, info: info.clone(), ahead, found };
-        let complete = verify.look_at_all(from, options, keep, progress, cancelled)?;
-        // The second look changes what was found, and may not come to its end.
-        let cursor = if complete { verify.cursor(info.bytes) } else { None };
-        let unsettled = verify.look_again(cancelled)?;
-        let Verify { found, .. } = verify;
-        let mut report = VerifyReport {
-            bytes_compared: found.bytes_compared,
-            bytes_different: total(&found.different),
-            bytes_damaged: total(&found.damaged),
-            bytes_unsettled: total(&unsettled),
-            extents: found.different.iter().map(as_bytes).collect(),
+        Ok(VerifyJob {
+            verify: Verify { store: self.clone(), info, ahead, found: Found::default() },
+            source,
+            at_begin: (newest, stamp),
+            repairs: options.repair,
+            pace: Pace::new(options.bytes_per_second_max),
+            phase: Phase::Looking { asked: 0, compared: 0, requests: VecDeque::new() },
+            compared_all: None,
+            unsettled: Vec::new(),
+            complete: false,
             repaired: false,
-            complete: complete && !cancelled(),
-            source_bytes_read: found.source_bytes_read,
-            store_bytes_read: found.store_bytes_read,
-            seconds: 0.0,
-        };
-        if !report.complete {
-            cursor.map_or(Ok(()), |cursor| keep(&cursor))?;
-        }
-        if options.repair && report.complete && !report.extents.is_empty() {
-            let (counts, left) =
-                self.repair(&info, &source, &report.extents, (newest, stamp), progress, cancelled)?;
-            report.source_bytes_read += counts.source_bytes_read;
-            report.store_bytes_read += counts.store_bytes_read;
-            report.repaired = left == 0;
-        }
-        report.seconds = started.elapsed().as_secs_f64();
-        Ok(report)
+            started,
+        })
     }
 
+    /// Begins to take over what differs, through the tap of the volume or as a resync of its own.
     fn repair(
         &self,
         info: &Arc<VolumeInfo>,
         source: &Arc<dyn SourceReader>,
         extents: &[ByteRange],
         (newest, stamp): (Seq, Option<SourceStamp>),
-        progress: &mut dyn FnMut(Progress),
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<(ResyncCounts, u64)> {
+    ) -> Result<Repair> {
         let group = self.owner()?;
         let Some((capture, tap)) =
             group.capture().and_then(|capture| Some((capture.clone(), capture.tap(info.id)?)))
         else {
-            let options = ResyncOptions::default();
-            return self.resync_found(info, source, (extents, newest, stamp), &options, progress, cancelled);
+            return Ok(Repair::Alone(Box::new(self.resync_found(info, source, (extents, newest, stamp))?)));
         };
         let resyncs = self.inner.resyncs.lock().clone();
         let own = resyncs.into_iter().find(|resync| Arc::ptr_eq(resync.lock().tap(), &tap));
@@ -179,6 +184,7 @@ impl Store {
             let mut own = own.lock();
             (own.how, own.is_asked_for) = (How::Bytes, true);
         }
+        let repair = TapRepair { store: self.clone(), tap: tap.clone(), own: own.clone(), failures: 0 };
         let now = group.shared.clock.now();
         for extent in extents {
             tap.mark(*extent, now, GapReason::Host, &capture.wishes, || capture.pool.boundary());
@@ -186,25 +192,48 @@ impl Store {
         // The activity log does not know of what is set directly.
         let log = own.lock().log().cloned();
         log.map_or(Ok(()), |log| log.checkpoint(group))?;
-        let is_whole = || !tap.gap_is_open() && tap.wished().is_none() && tap.map().is_empty();
-        let mut outcome = Ok(());
-        let mut failures = 0;
-        while !is_whole() && !cancelled() && !tap.is_ended() {
-            match self.step_taps() {
-                Ok(true) => {}
-                Ok(false) => std::thread::sleep(LOOK_EVERY / 10),
-                Err(error) => {
-                    failures += 1;
-                    if failures > RESYNC_RUNS_MAX {
-                        outcome = Err(error);
-                        break;
-                    }
-                }
+        Ok(Repair::Tapped(repair))
+    }
+}
+
+/// What takes over what was found to differ.
+enum Repair {
+    Alone(Box<ResyncRun>),
+    Tapped(TapRepair),
+}
+
+/// A repair through the tap of the volume; dropped, it leaves the rest to the tap.
+struct TapRepair {
+    store: Store,
+    tap: Arc<TapState>,
+    own: Arc<Mutex<Resync>>,
+    failures: usize,
+}
+
+impl TapRepair {
+    fn is_whole(&self) -> bool {
+        !self.tap.gap_is_open() && self.tap.wished().is_none() && self.tap.map().is_empty()
+    }
+
+    fn step(&mut self) -> Result<JobStep> {
+        if self.is_whole() || self.tap.is_ended() {
+            return Ok(JobStep::Done);
+        }
+        match self.store.step_taps() {
+            Ok(true) => Ok(JobStep::More),
+            Ok(false) => Ok(JobStep::Wait(LOOK_EVERY / 10)),
+            Err(error) => {
+                self.failures += 1;
+                if self.failures > RESYNC_RUNS_MAX { Err(error) } else { Ok(JobStep::More) }
             }
         }
-        let mut own = own.lock();
+    }
+}
+
+impl Drop for TapRepair {
+    fn drop(&mut self) {
+        let mut own = self.own.lock();
         (own.how, own.is_asked_for) = (How::Digests, false);
-        outcome.map(|()| (ResyncCounts::default(), u64::from(!is_whole())))
     }
 }
 
@@ -221,64 +250,232 @@ struct Found {
     damaged: Ranges,
 }
 
+/// A verification under way. Dropped, it ends where it stands; a repair that had begun is left to the tap, or to a later resync.
+pub struct VerifyJob {
+    verify: Verify,
+    source: Arc<dyn SourceReader>,
+    /// The newest seq when it began, and the stamp of the source.
+    at_begin: (Seq, Option<SourceStamp>),
+    repairs: bool,
+    pace: Pace,
+    phase: Phase,
+    /// That everything was compared once, and what differed at first sight.
+    compared_all: Option<VerifyCursor>,
+    unsettled: Ranges,
+    complete: bool,
+    repaired: bool,
+    started: Instant,
+}
+
+/// How far a verification is.
+enum Phase {
+    /// Everything is compared once.
+    Looking {
+        asked: u64,
+        compared: u64,
+        requests: VecDeque<(ByteRange, Request)>,
+    },
+    /// What differed is looked at until it does no more, or has come to rest.
+    Again(Again),
+    /// What differs is taken over.
+    Repairing(Repair),
+    Ended,
+}
+
+impl VerifyJob {
+    /// Goes on where an earlier one of the same volume ended. Called before the first step.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a cursor of another store or volume, and after the first step.
+    pub fn resume(&mut self, cursor: VerifyCursor) -> Result<()> {
+        let Phase::Looking { asked: asked @ 0, compared, .. } = &mut self.phase else {
+            return Err(Error::InvalidArgument(
+                "a verification goes on from a cursor before its first step".into(),
+            ));
+        };
+        let Verify { store, info, found, .. } = &mut self.verify;
+        let (next, different, damaged) = cursor.of(store.inner.group.shared.store, info)?;
+        (*asked, *compared) = (next, next);
+        (found.different, found.damaged) = (different, damaged);
+        self.pace.begin_at(next);
+        Ok(())
+    }
+
+    /// How far it is, for a later one to go on from; `None` when it has ended or mends what differs, and when more differs than a cursor can
+    /// name.
+    pub fn cursor(&self) -> Option<VerifyCursor> {
+        match &self.phase {
+            Phase::Looking { compared, .. } => self.verify.cursor(*compared),
+            Phase::Again(_) => self.compared_all.clone(),
+            Phase::Repairing(_) | Phase::Ended => None,
+        }
+    }
+
+    /// What it has found so far: before all was compared, what is different is so at first sight.
+    pub fn report(&self) -> VerifyReport {
+        let found = &self.verify.found;
+        let repairing = match &self.phase {
+            Phase::Repairing(Repair::Alone(run)) => run.outcome().0,
+            _ => ResyncCounts::default(),
+        };
+        VerifyReport {
+            bytes_compared: found.bytes_compared,
+            bytes_different: total(&found.different),
+            bytes_damaged: total(&found.damaged),
+            bytes_unsettled: total(&self.unsettled),
+            extents: found.different.iter().map(as_bytes).collect(),
+            repaired: self.repaired,
+            complete: self.complete,
+            source_bytes_read: found.source_bytes_read + repairing.source_bytes_read,
+            store_bytes_read: found.store_bytes_read + repairing.store_bytes_read,
+            seconds: self.started.elapsed().as_secs_f64(),
+        }
+    }
+
+    /// Ends it where it stands, unless it has ended, and says what it has found.
+    ///
+    /// # Errors
+    /// Those of ending a repair.
+    pub fn end(&mut self) -> Result<VerifyReport> {
+        // What has not come to rest yet is unsettled.
+        let suspects = match &mut self.phase {
+            Phase::Looking { .. } => Some(self.verify.suspects().suspects),
+            Phase::Again(again) => Some(std::mem::take(&mut again.suspects)),
+            Phase::Repairing(_) | Phase::Ended => None,
+        };
+        if let Some(suspects) = suspects {
+            self.unsettled = self.verify.conclude(suspects);
+        }
+        self.end_repair()?;
+        Ok(self.report())
+    }
+
+    fn end_repair(&mut self) -> Result<()> {
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Repairing(Repair::Alone(mut run)) => {
+                run.end()?;
+                let (counts, left) = run.outcome();
+                self.verify.found.source_bytes_read += counts.source_bytes_read;
+                self.verify.found.store_bytes_read += counts.store_bytes_read;
+                self.repaired = left == 0;
+            }
+            Phase::Repairing(Repair::Tapped(repair)) => self.repaired = repair.is_whole(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn try_step(&mut self) -> Result<JobStep> {
+        match &mut self.phase {
+            Phase::Looking { asked, compared, requests } => {
+                if let Some(wait) = self.pace.wait(*compared) {
+                    return Ok(JobStep::Wait(wait));
+                }
+                match self.verify.look_on(asked, requests)? {
+                    Some(end) => *compared = end,
+                    None => {
+                        self.compared_all = self.verify.cursor(self.verify.info.bytes);
+                        self.phase = Phase::Again(self.verify.suspects());
+                    }
+                }
+                Ok(JobStep::More)
+            }
+            Phase::Again(again) => match self.verify.look_again(again)? {
+                JobStep::Done => {
+                    let suspects = std::mem::take(&mut again.suspects);
+                    self.unsettled = self.verify.conclude(suspects);
+                    self.complete = true;
+                    let extents: Vec<ByteRange> = self.verify.found.different.iter().map(as_bytes).collect();
+                    if !self.repairs || extents.is_empty() {
+                        self.phase = Phase::Ended;
+                        return Ok(JobStep::Done);
+                    }
+                    let Verify { store, info, .. } = &self.verify;
+                    let repair = store.repair(info, &self.source, &extents, self.at_begin)?;
+                    self.phase = Phase::Repairing(repair);
+                    Ok(JobStep::More)
+                }
+                stepped => Ok(stepped),
+            },
+            Phase::Repairing(repair) => {
+                let stepped = match repair {
+                    Repair::Alone(run) => run.step()?,
+                    Repair::Tapped(repair) => repair.step()?,
+                };
+                if stepped == JobStep::Done {
+                    self.end_repair()?;
+                }
+                Ok(stepped)
+            }
+            Phase::Ended => Ok(JobStep::Done),
+        }
+    }
+}
+
+impl Job for VerifyJob {
+    fn step(&mut self) -> Result<JobStep> {
+        let outcome = self.try_step();
+        if outcome.is_err() {
+            self.phase = Phase::Ended;
+        }
+        outcome
+    }
+
+    fn progress(&self) -> Progress {
+        match &self.phase {
+            Phase::Looking { compared, .. } => Progress { done: *compared, total: self.verify.info.bytes },
+            _ => Progress { done: self.verify.found.bytes_compared, total: self.verify.info.bytes },
+        }
+    }
+}
+
+/// What differed when everything was compared, and is looked at again.
+struct Again {
+    suspects: Vec<Suspect>,
+    /// The one that is looked at next; 0: a round begins.
+    next: usize,
+    began: Instant,
+}
+
 /// A comparison under way.
-struct Verify<'a> {
-    store: &'a Store,
+struct Verify {
+    store: Store,
     info: Arc<VolumeInfo>,
     ahead: ReadAhead,
     found: Found,
 }
 
-impl Verify<'_> {
-    /// Compares everything from an offset on once. Returns whether it came to the end.
-    fn look_at_all(
-        &mut self,
-        from: u64,
-        options: &VerifyOptions,
-        keep: &mut dyn FnMut(&VerifyCursor) -> Result<()>,
-        progress: &mut dyn FnMut(Progress),
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<bool> {
-        let total = self.info.bytes;
-        let mut pace = Pace::from(options.bytes_per_second_max, from);
-        let (mut asked, mut done) = (from, from);
-        let mut kept = Instant::now();
-        let mut requests: VecDeque<(ByteRange, Request)> = VecDeque::new();
-        loop {
-            while asked < total && requests.len() < self.ahead.depth() {
-                let hole = self.ahead.hole_at(asked, total).min(HOLE_BYTES_MAX) / BLOCK_BYTES * BLOCK_BYTES;
-                let bytes = if hole > PIECE_BYTES { hole } else { PIECE_BYTES };
-                let range = ByteRange::new(asked, bytes.min(total - asked));
-                requests.push_back((range, self.ahead.request(range)));
-                asked = range.end();
-            }
-            let Some((range, request)) = requests.pop_front() else { return Ok(true) };
-            let is_cancelled = cancelled();
-            if is_cancelled || kept.elapsed() >= KEEP_EVERY {
-                self.cursor(done).map_or(Ok(()), |cursor| keep(&cursor))?;
-                kept = Instant::now();
-            }
-            if is_cancelled {
-                return Ok(false);
-            }
-            match request.answer()? {
-                Fetched::TooLong => {
-                    for range in pieces(range) {
-                        let fetched = self.ahead.request(range).answer()?;
-                        self.compare(range, fetched)?;
-                    }
-                }
-                fetched => self.compare(range, fetched)?,
-            }
-            done = range.end();
-            progress(Progress { done, total });
-            pace.keep(done, cancelled);
-        }
+impl Verify {
+    fn cursor(&self, compared: u64) -> Option<VerifyCursor> {
+        let store = self.store.inner.group.shared.store;
+        VerifyCursor::new(store, &self.info, compared, &self.found.different, &self.found.damaged)
     }
 
-    fn cursor(&self, done: u64) -> Option<VerifyCursor> {
-        let store = self.store.inner.group.shared.store;
-        VerifyCursor::new(store, &self.info, done, &self.found.different, &self.found.damaged)
+    /// Compares the next piece; returns where it ended, or `None` at the end of the volume.
+    fn look_on(
+        &mut self,
+        asked: &mut u64,
+        requests: &mut VecDeque<(ByteRange, Request)>,
+    ) -> Result<Option<u64>> {
+        let total = self.info.bytes;
+        while *asked < total && requests.len() < self.ahead.depth() {
+            let hole = self.ahead.hole_at(*asked, total).min(HOLE_BYTES_MAX) / BLOCK_BYTES * BLOCK_BYTES;
+            let bytes = if hole > PIECE_BYTES { hole } else { PIECE_BYTES };
+            let range = ByteRange::new(*asked, bytes.min(total - *asked));
+            requests.push_back((range, self.ahead.request(range)));
+            *asked = range.end();
+        }
+        let Some((range, request)) = requests.pop_front() else { return Ok(None) };
+        match request.answer()? {
+            Fetched::TooLong => {
+                for range in pieces(range) {
+                    let fetched = self.ahead.request(range).answer()?;
+                    self.compare(range, fetched)?;
+                }
+            }
+            fetched => self.compare(range, fetched)?,
+        }
+        Ok(Some(range.end()))
     }
 
     fn compare(&mut self, range: ByteRange, fetched: Fetched) -> Result<()> {
@@ -310,30 +507,38 @@ impl Verify<'_> {
         Ok((moved(found.different), moved(found.damaged)))
     }
 
-    /// Looks at what differs until it does no more, or has come to rest. Returns what never did; that does not count as different.
-    fn look_again(&mut self, cancelled: &dyn Fn() -> bool) -> Result<Ranges> {
-        let mut suspects: Vec<Suspect> = self
-            .found
-            .different
-            .iter()
-            .flat_map(|range| pieces(as_bytes(range)))
-            .map(|range| Suspect { range, seen: None, since: Instant::now(), settled: None })
-            .collect();
-        let began = Instant::now();
-        while !suspects.is_empty() && !cancelled() {
-            let tap = self.tap();
-            let settled_after = if tap.is_some() { SETTLED_AFTER } else { Duration::ZERO };
+    /// What differed so far, in pieces.
+    fn suspects(&self) -> Again {
+        let pieces = self.found.different.iter().flat_map(|range| pieces(as_bytes(range)));
+        let suspects =
+            pieces.map(|range| Suspect { range, seen: None, since: Instant::now(), settled: None }).collect();
+        Again { suspects, next: 0, began: Instant::now() }
+    }
+
+    /// Looks at the next of what differs, until all does no more or has come to rest, or is given up.
+    fn look_again(&mut self, again: &mut Again) -> Result<JobStep> {
+        let Again { suspects, next, began } = again;
+        let tap = self.tap();
+        let settled_after = if tap.is_some() { SETTLED_AFTER } else { Duration::ZERO };
+        if *next == 0 {
             self.take_over(tap.is_some())?;
-            for suspect in suspects.iter_mut().filter(|suspect| suspect.settled.is_none()) {
-                self.look_at(suspect, tap.as_deref(), settled_after)?;
-            }
-            if suspects.iter().all(|suspect| suspect.settled.is_some()) || began.elapsed() >= LOOK_MAX {
-                break;
-            }
-            if tap.is_some() {
-                std::thread::sleep(LOOK_EVERY);
-            }
         }
+        let open = suspects[*next..].iter().position(|suspect| suspect.settled.is_none());
+        if let Some(skipped) = open {
+            let at = *next + skipped;
+            self.look_at(&mut suspects[at], tap.as_deref(), settled_after)?;
+            *next = at + 1;
+            return Ok(JobStep::More);
+        }
+        *next = 0;
+        if suspects.iter().all(|suspect| suspect.settled.is_some()) || began.elapsed() >= LOOK_MAX {
+            return Ok(JobStep::Done);
+        }
+        Ok(if tap.is_some() { JobStep::Wait(LOOK_EVERY) } else { JobStep::More })
+    }
+
+    /// What is different and damaged for certain; returns what never came to rest, which does not count as different.
+    fn conclude(&mut self, suspects: Vec<Suspect>) -> Ranges {
         let (mut different, mut damaged, mut unsettled) = (Vec::new(), Vec::new(), Vec::new());
         for suspect in suspects {
             match suspect.settled {
@@ -345,7 +550,7 @@ impl Verify<'_> {
             }
         }
         (self.found.different, self.found.damaged) = (different, damaged);
-        Ok(unsettled)
+        unsettled
     }
 
     fn tap(&self) -> Option<Arc<TapState>> {

@@ -30,7 +30,7 @@ impl Volume {
     }
 
     /// What the catalog says of it now.
-    pub(super) fn info(&self) -> VolumeInfo {
+    pub(crate) fn info(&self) -> VolumeInfo {
         self.store.inner.group.catalog.read().volume(self.info.id).unwrap_or(&self.info).clone()
     }
 

@@ -3,10 +3,11 @@
 //! Without `deep`: superblock, manifest, segment headers, frame tables, index runs, the heads and tails of all frames, and headers and tables
 //! of compacted segments, dirty maps that were closed in good order. With it also every payload. Damage is collected, not fatal; what cannot be read at all is damage too.
 
+mod pass;
 mod scrub;
 
-pub use scrub::ScrubReport;
-pub(crate) use scrub::{Healthy, scrub};
+pub use pass::CheckJob;
+pub use scrub::{ScrubJob, ScrubReport};
 
 use crate::{
     dirty_map,
@@ -23,8 +24,6 @@ use crate::{
     group::Shared,
     index::{Run, RunMeta},
     manifest::{SegmentState, read_superblock, scan_manifest},
-    restore::Progress,
-    store::Inner,
     units::{ExtentId, SECTOR_BYTES, Seq, len_u64, to_len},
 };
 use std::{collections::BTreeSet, io, sync::Arc};
@@ -41,69 +40,6 @@ pub struct CheckReport {
     pub tail_frames: u64,
     /// Bytes of the tail that were cut off when the store was opened.
     pub tail_bytes: u64,
-}
-
-/// Checks a store; `None` when it was cancelled, which is asked after each segment and run.
-pub(crate) fn check(
-    inner: &Inner,
-    deep: bool,
-    progress: &mut dyn FnMut(Progress),
-    cancelled: &dyn Fn() -> bool,
-) -> Result<Option<CheckReport>> {
-    let group = &inner.group;
-    let mut check = Check {
-        shared: &group.shared,
-        deep,
-        report: CheckReport {
-            damaged: inner.recovery.damage.clone(),
-            tail_frames: inner.recovery.tail_frames,
-            tail_bytes: inner.recovery.tail_bytes,
-        },
-    };
-    let state = group.manifest.lock().state().clone();
-    check.top()?;
-    for lost in &state.lost {
-        check.report.damaged.push(lost.damage.clone());
-    }
-    let live: BTreeSet<(ExtentId, u64)> = state.runs.values().flat_map(pages_of).collect();
-    let total = len_u64(state.segments.len() + state.compacted.len() + state.runs.len());
-    let mut done = 0;
-    for segment in state.segments.values() {
-        check.segment(segment)?;
-        check.superseded(segment, &live)?;
-        done += 1;
-        progress(Progress { done, total });
-        if cancelled() {
-            return Ok(None);
-        }
-    }
-    for segment in state.compacted.values() {
-        check.compacted(segment)?;
-        done += 1;
-        progress(Progress { done, total });
-        if cancelled() {
-            return Ok(None);
-        }
-    }
-    let maps: Vec<ExtentId> = group.catalog.read().map_extents().collect();
-    for map in maps {
-        check.map(map)?;
-    }
-    if let Some((extent, bytes)) = state.reserve {
-        check.reserve(extent, bytes)?;
-    }
-    for run in state.runs.into_values() {
-        check.run(&Arc::new(group.shared.open_run(run)))?;
-        done += 1;
-        progress(Progress { done, total });
-        if cancelled() {
-            return Ok(None);
-        }
-    }
-    let mut report = check.report;
-    report.damaged.sort_by_key(|damage| (damage.extent, damage.offset, damage.length));
-    report.damaged.dedup_by_key(|damage| (damage.extent, damage.offset, damage.length));
-    Ok(Some(report))
 }
 
 /// The pages of a run: extent and number of the page in it.
@@ -149,16 +85,17 @@ impl Check<'_> {
         self.note(scanned).map(|_| ())
     }
 
-    fn segment(&mut self, segment: &SegmentState) -> Result<()> {
+    /// All of a segment but its frames, which are returned as its table has them.
+    fn segment(&mut self, segment: &SegmentState) -> Result<Vec<FrameEntry>> {
         // One without a footer was scanned frame by frame when the store was opened, or is in memory.
-        let Some(sealed) = &segment.sealed else { return Ok(()) };
+        let Some(sealed) = &segment.sealed else { return Ok(Vec::new()) };
         let extent = sealed.extent;
         let seqs = (sealed.base_seq.next(), sealed.last_seq);
         let handle = match self.shared.storage.open(extent) {
             Ok(handle) => handle,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.damage(extent, 0, sealed.extent_bytes, seqs, "the segment is missing");
-                return Ok(());
+                return Ok(Vec::new());
             }
             Err(error) => return Err(Error::io("open", self.shared.storage.describe(extent), error)),
         };
@@ -179,10 +116,12 @@ impl Check<'_> {
         let table =
             self.shared.read_frame_table(sealed.table_extent, sealed.table_offset, sealed.frames, seqs);
         match self.note(table)? {
-            Some(entries) => self.frames(sealed, segment.named.uuid.short(), &entries)?,
-            None => self.table_pages(sealed)?,
+            Some(entries) => Ok(entries),
+            None => {
+                self.table_pages(sealed)?;
+                Ok(Vec::new())
+            }
         }
-        Ok(())
     }
 
     /// The map of what differs between a volume and its source.
@@ -285,23 +224,19 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn frames(&mut self, sealed: &SealedSegment, uuid: u64, entries: &[FrameEntry]) -> Result<()> {
-        let mut end = PAGE_BYTES;
-        for entry in entries {
-            let seqs = (entry.base_seq.next(), entry.last_seq);
-            if entry.offset != end {
-                self.damage(sealed.extent, end, PAGE_BYTES, seqs, "the frame table leaves a hole");
-            }
-            end = entry.offset + entry.bytes;
-            let place = FramePlace {
-                store: self.shared.store.short(),
-                segment: sealed.extent,
-                segment_uuid: uuid,
-                offset: entry.offset,
-            };
-            self.frame(sealed.extent, entry, place)?;
+    /// A frame of a segment; `end` is where the one before it ended.
+    fn frame_of(&mut self, sealed: &SealedSegment, uuid: u64, entry: &FrameEntry, end: u64) -> Result<()> {
+        let seqs = (entry.base_seq.next(), entry.last_seq);
+        if entry.offset != end {
+            self.damage(sealed.extent, end, PAGE_BYTES, seqs, "the frame table leaves a hole");
         }
-        Ok(())
+        let place = FramePlace {
+            store: self.shared.store.short(),
+            segment: sealed.extent,
+            segment_uuid: uuid,
+            offset: entry.offset,
+        };
+        self.frame(sealed.extent, entry, place)
     }
 
     fn frame(&mut self, extent: ExtentId, entry: &FrameEntry, place: FramePlace) -> Result<()> {

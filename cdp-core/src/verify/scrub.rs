@@ -7,20 +7,22 @@
 //! Invariant *same bytes*: only bytes with the digest of the version are written, and only where that version lies.
 //! Invariant *held view*: the runs that name a place are held until it was written, so that its segment does not go meanwhile.
 
-use super::{Check, CheckReport, check};
+use super::{Check, CheckJob, CheckReport};
 use crate::{
     error::{Damage, Error, Result},
     group::Shared,
-    index::{Content, Entry, Scan},
+    index::{Content, Entry, Scan, View},
     io::AlignedBuf,
+    job::{self, Job, JobStep},
     restore::Progress,
     resync::SourceReader,
     sabotage::Switch,
-    store::Inner,
+    store::{Inner, Store},
     units::{BLOCK_BYTES, BLOCK_LEN, ExtentId, SECTOR_BYTES, SECTOR_LEN, VolumeId, to_len},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     ops::Range,
     sync::Arc,
 };
@@ -50,62 +52,188 @@ pub struct ScrubReport {
 }
 
 /// A source of a volume, and how many bytes of it there are.
-pub(crate) struct Healthy {
+struct Healthy {
     pub volume: VolumeId,
     pub bytes: u64,
     pub source: Arc<dyn SourceReader>,
 }
 
-/// Checks everything, and writes anew what is damaged and a source has.
-pub(crate) fn scrub(
-    inner: &Inner,
-    sources: &[Healthy],
-    progress: &mut dyn FnMut(Progress),
-    cancelled: &dyn Fn() -> bool,
-) -> Result<Option<ScrubReport>> {
-    let Some(CheckReport { damaged, tail_frames, tail_bytes }) = check(inner, true, progress, cancelled)?
-    else {
-        return Ok(None);
-    };
-    let mut report = ScrubReport { found: damaged, tail_frames, tail_bytes, ..ScrubReport::default() };
-    let ranges = payload_ranges(inner, &report.found);
-    if ranges.is_empty() || sources.is_empty() {
-        report.left.clone_from(&report.found);
-        return Ok(Some(report));
+impl Store {
+    /// Verifies every structure and every payload, and writes payload that is damaged anew where a source still has it: the content of a
+    /// version is known by its keyed 64-bit digest, so that what is written is what was there. All points that need it are exact again. What no source
+    /// has stays damaged, and every read of it says so. `sources`: volumes by name and what they protect, which is only read and may be
+    /// written meanwhile; without any this is a deep [`Store::check`]. Structures (frames, tables, index pages) are not repaired. `None` when
+    /// `cancelled` ended the check before it: nothing was repaired then. `progress` counts structures.
+    ///
+    /// # Errors
+    /// `NotFound` for a volume; `ReadOnly`; those that keep it from looking or writing. Damage is in the report.
+    pub fn scrub(
+        &self,
+        sources: &[(&str, Arc<dyn SourceReader>)],
+        progress: &mut dyn FnMut(Progress),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<ScrubReport>> {
+        let mut job = self.scrub_job(sources)?;
+        if let Phase::Checking(check) = &mut job.phase
+            && !check.run(progress, cancelled)?
+        {
+            return Ok(None);
+        }
+        job::run(&mut job, &mut |_| {}, &|| false)?;
+        Ok(Some(job.report().clone()))
     }
-    let view = inner.group.view();
-    let mut versions: Vec<Entry> = Vec::new();
-    for run in &view.runs {
-        collect(Scan::new(vec![run.clone()]), &ranges, &mut versions)?;
+
+    /// As [`Store::scrub`], in steps.
+    ///
+    /// # Errors
+    /// `NotFound` for a volume; `ReadOnly`.
+    pub fn scrub_job(&self, sources: &[(&str, Arc<dyn SourceReader>)]) -> Result<ScrubJob> {
+        self.owner()?.settle_for_reading()?;
+        let healthy = |(name, source): &(&str, Arc<dyn SourceReader>)| {
+            let info = self.volume(Some(name))?.info();
+            Ok(Healthy { volume: info.id, bytes: info.bytes, source: source.clone() })
+        };
+        Ok(ScrubJob {
+            store: self.clone(),
+            sources: sources.iter().map(healthy).collect::<Result<Vec<_>>>()?,
+            report: ScrubReport::default(),
+            written: BTreeSet::new(),
+            bytes: 0,
+            phase: Phase::Checking(Box::new(self.check_job(true)?)),
+        })
     }
-    versions.sort_unstable_by_key(place_of);
-    versions.dedup_by_key(|entry| place_of(entry));
-    let mut written = BTreeSet::new();
-    for version in &versions {
-        match mend(&inner.group.shared, version, sources)? {
-            Mended::Sound => {}
-            Mended::Repaired(bytes) => {
-                written.insert(place_of(version).0);
-                report.versions_repaired += 1;
-                report.bytes_repaired += bytes;
+}
+
+/// A scrub under way: see [`Store::scrub`]. Dropped, it leaves what it has mended mended.
+pub struct ScrubJob {
+    store: Store,
+    sources: Vec<Healthy>,
+    report: ScrubReport,
+    /// Extents that something was written to.
+    written: BTreeSet<ExtentId>,
+    /// Bytes that were looked at.
+    bytes: u64,
+    phase: Phase,
+}
+
+enum Phase {
+    Checking(Box<CheckJob>),
+    /// What is damaged is looked up: the runs that are left, and what was met so far. The view holds what it names.
+    Finding {
+        view: Arc<View>,
+        next: usize,
+        ranges: Ranges,
+        versions: Vec<Entry>,
+    },
+    /// The versions that are left, the next one last.
+    Mending {
+        #[expect(dead_code, reason = "held, so that no segment goes that it names")]
+        view: Arc<View>,
+        versions: Vec<Entry>,
+    },
+    Ended,
+}
+
+impl ScrubJob {
+    /// What it has found and done. What was found is known when the check is done, and what is left when everything is.
+    pub fn report(&self) -> &ScrubReport {
+        &self.report
+    }
+
+    /// Whether the check is done, so that what was found is known.
+    pub fn is_checked(&self) -> bool {
+        !matches!(self.phase, Phase::Checking(_))
+    }
+
+    fn checked(&mut self, report: CheckReport) -> Result<JobStep> {
+        let CheckReport { damaged, tail_frames, tail_bytes } = report;
+        self.report = ScrubReport { found: damaged, tail_frames, tail_bytes, ..ScrubReport::default() };
+        self.report.left.clone_from(&self.report.found);
+        let ranges = payload_ranges(&self.store.inner, &self.report.found);
+        if ranges.is_empty() || self.sources.is_empty() {
+            self.phase = Phase::Ended;
+            return Ok(JobStep::Done);
+        }
+        let view = self.store.inner.group.view();
+        self.phase = Phase::Finding { view, next: 0, ranges, versions: Vec::new() };
+        Ok(JobStep::More)
+    }
+
+    /// Makes durable what was written, and reads it again from the storage.
+    fn finish(&mut self) -> Result<JobStep> {
+        let inner = &self.store.inner;
+        for extent in &self.written {
+            let failed = |error| Error::io("sync", inner.group.shared.storage.describe(*extent), error);
+            inner.group.shared.handle(*extent)?.sync().map_err(failed)?;
+        }
+        let again = look_again(inner, &self.written)?;
+        let others = self.report.found.iter().filter(|damage| !self.written.contains(&damage.extent));
+        let mut left: Vec<Damage> = others.cloned().chain(again).collect();
+        left.sort_by_key(|damage| (damage.extent, damage.offset, damage.length));
+        self.report.left = left;
+        self.phase = Phase::Ended;
+        if !self.written.is_empty() {
+            self.store.inner.group.forgive(&self.written);
+        }
+        Ok(JobStep::Done)
+    }
+
+    fn try_step(&mut self) -> Result<JobStep> {
+        match &mut self.phase {
+            Phase::Checking(check) => {
+                if check.step()? != JobStep::Done {
+                    return Ok(JobStep::More);
+                }
+                self.bytes = check.progress().total;
+                let report = check.report().clone();
+                self.checked(report)
             }
-            Mended::Lost => report.versions_lost += 1,
+            Phase::Finding { view, next, ranges, versions } => {
+                if let Some(run) = view.runs.get(*next) {
+                    collect(Scan::new(vec![run.clone()]), ranges, versions)?;
+                    *next += 1;
+                    return Ok(JobStep::More);
+                }
+                let mut versions = mem::take(versions);
+                versions.sort_unstable_by_key(place_of);
+                versions.dedup_by_key(|entry| place_of(entry));
+                versions.reverse();
+                self.phase = Phase::Mending { view: view.clone(), versions };
+                Ok(JobStep::More)
+            }
+            Phase::Mending { view: _, versions } => {
+                let Some(version) = versions.pop() else { return self.finish() };
+                match mend(&self.store.inner.group.shared, &version, &self.sources)? {
+                    Mended::Sound => {}
+                    Mended::Repaired(bytes) => {
+                        self.written.insert(place_of(&version).0);
+                        self.report.versions_repaired += 1;
+                        self.report.bytes_repaired += bytes;
+                    }
+                    Mended::Lost => self.report.versions_lost += 1,
+                }
+                Ok(JobStep::More)
+            }
+            Phase::Ended => Ok(JobStep::Done),
         }
     }
-    for extent in &written {
-        let failed = |error| Error::io("sync", inner.group.shared.storage.describe(*extent), error);
-        inner.group.shared.handle(*extent)?.sync().map_err(failed)?;
+}
+
+impl Job for ScrubJob {
+    fn step(&mut self) -> Result<JobStep> {
+        let outcome = self.try_step();
+        if outcome.is_err() {
+            self.phase = Phase::Ended;
+        }
+        outcome
     }
-    // What was written is read again, from the storage.
-    let again = look_again(inner, &written)?;
-    let others = report.found.iter().filter(|damage| !written.contains(&damage.extent));
-    report.left = others.cloned().chain(again).collect();
-    report.left.sort_by_key(|damage| (damage.extent, damage.offset, damage.length));
-    drop(view);
-    if !written.is_empty() {
-        inner.group.forgive(&written);
+
+    fn progress(&self) -> Progress {
+        match &self.phase {
+            Phase::Checking(check) => check.progress(),
+            _ => Progress { done: self.bytes, total: self.bytes },
+        }
     }
-    Ok(Some(report))
 }
 
 /// Damaged bytes of payload by extent, ascending and merged.
@@ -249,7 +377,13 @@ fn look_again(inner: &Inner, extents: &BTreeSet<ExtentId>) -> Result<Vec<Damage>
     let live = state.runs.values().flat_map(super::pages_of).collect();
     for extent in extents {
         if let Some(segment) = state.segments.get(extent) {
-            check.segment(segment)?;
+            let mut end = PAGE_BYTES;
+            for entry in check.segment(segment)? {
+                if let Some(sealed) = &segment.sealed {
+                    check.frame_of(sealed, segment.named.uuid.short(), &entry, end)?;
+                }
+                end = entry.offset + entry.bytes;
+            }
             check.superseded(segment, &live)?;
         }
         if let Some(segment) = state.compacted.get(extent) {

@@ -66,6 +66,15 @@ int main(int argc, char **argv) {
   CHECK(points[0].time_ns == points[1].time_ns && production.thaws == 3);
   OK(cdp_bookmark_confirm_across(stores, 2, "both", id, &state));
   CHECK(state == CDP_ACROSS_COMPLETE);
+  {
+    cdp_point common[2];
+    cdp_uuid found;
+    OK(cdp_resolve_newest_common(stores, 2, common, &found));
+    CHECK(memcmp(&found, &id, sizeof id) == 0);
+    CHECK(common[0].seq == points[0].seq && common[1].seq == points[1].seq);
+    EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_resolve_newest_common(stores, 2, NULL, NULL));
+    EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_resolve_newest_common(stores, 0, common, NULL));
+  }
   id.bytes[0] ^= 1;
   EXPECT(CDP_ERR_NOT_FOUND, cdp_bookmark_confirm_across(stores, 2, "both", id, &state));
   EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_bookmark_create_across(stores, 0, "none", NULL, NULL, statuses, NULL, NULL));

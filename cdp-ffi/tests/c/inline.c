@@ -46,6 +46,20 @@ static void writes(cdp_volume *volume) {
   CHECK(is_all(block, 2 * BLOCK, 1) && is_all(block + 2 * BLOCK, 2 * BLOCK, 0));
 }
 
+/* A host whose writes have times of their own. */
+static void dated(cdp_store *store, cdp_volume *volume) {
+  static unsigned char block[BLOCK];
+  cdp_point newest, found;
+  uint64_t seq = 0;
+  fill(block, BLOCK, 1);
+  OK(cdp_resolve(store, "latest", &newest));
+  OK(cdp_volume_write_at_time(volume, 0, block, BLOCK, CDP_WRITE_FUA, newest.time_ns + 1000, &seq));
+  OK(cdp_resolve_time(store, newest.time_ns + 1000, &found));
+  CHECK(found.seq == seq && found.time_ns == newest.time_ns + 1000);
+  EXPECT(CDP_ERR_TIME_BACKWARDS, cdp_volume_write_at_time(volume, 0, block, BLOCK, 0, newest.time_ns, NULL));
+  EXPECT(CDP_ERR_UNSUPPORTED, cdp_volume_write_at_time(volume, 0, block, BLOCK, 8, UINT64_MAX, NULL));
+}
+
 /* Points before and after: each shows its own state, and what lies between them is listed. */
 static void points(cdp_store *store, cdp_volume *volume) {
   static unsigned char block[BLOCK];
@@ -319,6 +333,7 @@ int main(int argc, char **argv) {
   OK(cdp_volume_open(store, "disk", &volume));
   volumes(store);
   writes(volume);
+  dated(store, volume);
   points(store, volume);
   bookmarks(store);
   timeline(store);

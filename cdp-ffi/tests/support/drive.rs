@@ -5,12 +5,15 @@
 
 #![allow(unsafe_code)]
 
+#[path = "drive_jobs.rs"]
+mod jobs;
 #[path = "drive_mirrors.rs"]
 mod mirrors;
 
 use cdp::{
-    bookmark::*, event::*, in_flight::*, point::*, queue::*, restore::*, resync::*, retention::*,
-    snapshot::*, source::*, statistics::*, storage::*, store::*, tap::*, timeline::*, types::*, volume::*, *,
+    bookmark::*, event::*, in_flight::*, job::cdp_job_close, point::*, queue::*, restore::*, resync::*,
+    retention::*, seed::cdp_seed_close, snapshot::*, source::*, statistics::*, storage::*, store::*, tap::*,
+    timeline::*, types::*, volume::*, *,
 };
 use std::{
     any::type_name,
@@ -252,12 +255,13 @@ impl Driver<'_> {
             flags: self.choices.flags(),
             buf: self.buffer.as_mut_ptr().cast(),
         };
-        match self.choices.byte() % 72 {
+        match self.choices.byte() % 88 {
             op @ ..=14 => self.volumes(op, call),
             op @ ..=27 => self.points(op, call),
             op @ ..=37 => self.restores_and_taps(op, call),
             op @ ..=46 => self.others(op, call),
-            op @ 48.. => self.mirrors(op - 48, call),
+            op @ 48..=71 => self.mirrors(op - 48, call),
+            op @ 72.. => self.jobs(op - 72, call),
             _ => self.close(),
         }
     }
@@ -503,7 +507,7 @@ impl Driver<'_> {
         let handle: *mut c_void = self.handle();
         // SAFETY: functions of the library.
         unsafe {
-            match self.choices.byte() % 16 {
+            match self.choices.byte() % 20 {
                 0 => {
                     let status = close_as(handle, cdp_store_close);
                     self.stores -= usize::from(status == CDP_OK && self.stores > 0 && !handle.is_null());
@@ -517,6 +521,8 @@ impl Driver<'_> {
                 12 => close_as(handle, cdp_restore_close),
                 13 => close_as(handle, cdp_extent_iter_close),
                 14 => close_as(handle, cdp_timeline_close),
+                15..=17 => close_as(handle, cdp_job_close),
+                18 => close_as(handle, cdp_seed_close),
                 _ => close_as(handle, cdp_storage_close),
             }
         }
@@ -533,6 +539,7 @@ impl Driver<'_> {
                 Self::check(cdp_storage_close(&raw mut storage));
             }
             Self::close_mirror(address);
+            Self::close_job(address);
         }
     }
 }

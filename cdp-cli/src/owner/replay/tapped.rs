@@ -7,7 +7,8 @@ use crate::{
     interrupt::Interrupt,
 };
 use cdp_core::{
-    SourceReader, SourceStamp, SourceState, Store, Tap, TapOptions, Volume, trace::TraceLine, units::Seq,
+    ResyncSchedule, SourceReader, SourceStamp, SourceState, Store, Tap, TapOptions, Volume, trace::TraceLine,
+    units::Seq,
 };
 use rustix::fs::FallocateFlags;
 use std::{
@@ -17,7 +18,7 @@ use std::{
     path::Path,
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Pause between two looks at a tap that is not whole.
@@ -50,6 +51,9 @@ pub struct Tapped {
     source: Arc<SourceFile>,
     paced: bool,
     wait: bool,
+    /// For the schedule, whether it follows the latency of the source.
+    store: Store,
+    measures: bool,
     since_look: u64,
 }
 
@@ -70,11 +74,31 @@ impl Tapped {
         // Its writes are dated by the trace, which goes on from what the store holds.
         let time = Some(store.newest().time);
         let options = TapOptions { source: state, time, ..TapOptions::default() };
+        store.set_resync_schedule(schedule_of(request))?;
         let tap = store.tap(volume.name(), source.clone(), options)?;
-        let paced = request.throttle.is_none();
-        let tapped = Self { tap, volume, named, source, paced, wait: request.wait, since_look: 0 };
+        let tapped = Self {
+            tap,
+            volume,
+            named,
+            source,
+            paced: request.throttle.is_none(),
+            wait: request.wait,
+            store: store.clone(),
+            measures: request.resync_latency_ns.is_some(),
+            since_look: 0,
+        };
         tapped.wait_whole(interrupt)?;
         Ok(tapped)
+    }
+
+    /// Writes to the source, which is the production of a replay.
+    fn write_source(&self, data: &[u8], offset: u64) -> Outcome {
+        let began = Instant::now();
+        self.source.0.write_all_at(data, offset).map_err(source_failed)?;
+        if self.measures {
+            self.store.note_production_latency(began.elapsed());
+        }
+        Ok(())
     }
 
     fn wait_whole(&self, interrupt: &Interrupt) -> Outcome {
@@ -113,10 +137,20 @@ impl Tapped {
     }
 }
 
+/// When and how fast the volume is made whole.
+fn schedule_of(request: &TapText) -> ResyncSchedule {
+    ResyncSchedule {
+        delay: Duration::from_nanos(request.resync_delay_ns.unwrap_or(0)),
+        bytes_per_second_max: request.resync_rate,
+        latency_max: request.resync_latency_ns.map(Duration::from_nanos),
+        ..ResyncSchedule::default()
+    }
+}
+
 impl Sink for Tapped {
     fn write(&mut self, line: &TraceLine, offset: u64, data: &[u8]) -> Outcome<Option<Seq>> {
         self.check_range(line, offset, data.len() as u64)?;
-        self.source.0.write_all_at(data, offset).map_err(source_failed)?;
+        self.write_source(data, offset)?;
         self.tap.capture_at(offset, data, line.time)?;
         self.pace(data.len() as u64);
         Ok(None)
@@ -157,6 +191,8 @@ impl Sink for Tapped {
         let waited = if self.wait { self.wait_whole(interrupt) } else { Ok(()) };
         self.source.0.sync_data().map_err(source_failed)?;
         self.tap.detach()?;
+        // It belongs to the store, which may have an owner that goes on.
+        self.store.set_resync_schedule(ResyncSchedule::default())?;
         waited
     }
 }
