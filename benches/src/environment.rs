@@ -139,7 +139,18 @@ pub fn memory_peak() -> Option<u64> {
     bytes_of("/proc/self/status", "VmHWM")
 }
 
-fn own_time() -> Duration {
+/// The memory that this process has in use now, bytes.
+pub fn memory_now() -> Option<u64> {
+    bytes_of("/proc/self/status", "VmRSS")
+}
+
+/// Bytes that this process has sent to storage since it began.
+pub fn device_bytes_written() -> Option<u64> {
+    line_of("/proc/self/io", "write_bytes")?.parse().ok()
+}
+
+/// Processor time that this process has used since it began.
+pub fn own_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
