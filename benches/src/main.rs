@@ -11,6 +11,7 @@ mod environment;
 mod error;
 mod histogram;
 mod html;
+mod markdown;
 mod metric;
 mod paced;
 mod probe;
@@ -29,7 +30,7 @@ use crate::{
     report::{Report, write_row},
     scenario::SCENARIOS,
 };
-use clap::{Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand};
 use std::{
     fs::{self, File},
     io::{Write, stderr, stdout},
@@ -87,13 +88,18 @@ enum Command {
         #[arg(long)]
         fail_on_worse: bool,
     },
-    /// Make a page with plots from a run: one file, which opens without a network.
+    /// Make a page with plots from a run, or put its table into a document.
+    #[command(group = ArgGroup::new("what").required(true).multiple(true))]
     Report {
         /// The document of the run.
         run: PathBuf,
-        /// The page.
-        #[arg(long)]
-        html: PathBuf,
+        /// The page: one file, which opens without a network.
+        #[arg(long, group = "what")]
+        html: Option<PathBuf>,
+        /// A document in Markdown; the table replaces what lies between its lines `<!-- cdp-bench: begin -->` and
+        /// `<!-- cdp-bench: end -->`.
+        #[arg(long, group = "what")]
+        markdown: Option<PathBuf>,
     },
     /// Write to a store until this process is killed; a part of the reopening scenarios.
     #[command(hide = true)]
@@ -127,9 +133,7 @@ fn main() -> ExitCode {
                 outcome => outcome.map(drop),
             }
         }
-        Command::Report { run, html } => Report::read(&run).and_then(|report| {
-            fs::write(&html, html::page(&report)).map_err(|error| on_path("write", &html, error))
-        }),
+        Command::Report { run, html, markdown } => show(&run, html.as_deref(), markdown.as_deref()),
         Command::List => list(),
         Command::MeasureMemory { store, seed, milliseconds } => {
             scenario::measure_memory(&store, seed, Duration::from_millis(milliseconds))
@@ -144,6 +148,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes what was asked for about a run.
+fn show(run: &Path, html: Option<&Path>, markdown: Option<&Path>) -> Result<()> {
+    let report = Report::read(run)?;
+    let write =
+        |path: &Path, text: String| fs::write(path, text).map_err(|error| on_path("write", path, error));
+    if let Some(path) = html {
+        write(path, html::page(&report))?;
+    }
+    if let Some(path) = markdown {
+        let document = fs::read_to_string(path).map_err(|error| on_path("read", path, error))?;
+        write(path, markdown::fill(&document, &report)?)?;
+    }
+    Ok(())
 }
 
 /// Prints how two runs compare, and returns how many figures got worse.

@@ -61,6 +61,8 @@ pub enum Probe {
     Mixed,
     /// A fixed computation in one thread.
     Computation,
+    /// None: what is measured is a count that no load on the machine changes.
+    Count,
     /// What the scenario itself measures as its reference; the row says how.
     Own,
 }
@@ -101,6 +103,7 @@ impl Probe {
             Self::Mixed => {
                 "4 KiB random O_DIRECT, seven reads to three writes in place, 32 threads, file written before, fdatasync counted"
             }
+            Self::Count => "none: a count of bytes, which does not depend on what else the machine does",
             Self::Own => "the scenario's own reference, named in its row",
             Self::Computation => "a fixed loop of xorshift64* in one thread, million rounds a second",
         }
@@ -158,6 +161,7 @@ impl<'a> Probes<'a> {
             Probe::Mixed => self.mixed(),
             Probe::Copy => self.copy(),
             Probe::CopyOnWrite => self.copy_on_write(),
+            Probe::Count => Ok(Rate { operations: 1, bytes: 1, seconds: 1.0 }),
             // A scenario that names no reference of its own has a defect; the loop is at least a figure of the machine.
             Probe::Computation | Probe::Own => Ok(compute()),
         }

@@ -235,9 +235,9 @@ pub struct Meaning {
 }
 
 impl Meaning {
-    /// Whether value and probe can be divided: they have one unit, and the probe is of the device and not of the processor.
+    /// Whether value and probe can be divided: they have one unit, and the probe is one of what is measured.
     pub fn has_ratio(&self) -> bool {
-        self.unit == self.probe_unit && self.probe != Probe::Computation
+        self.unit == self.probe_unit && !matches!(self.probe, Probe::Computation | Probe::Count)
     }
 }
 

@@ -231,14 +231,14 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario(
         "written-foreground",
         "bytes written for each byte of 4 KiB random writes, without index and sealing",
-        (Unit::Times, Probe::Computation, RATE),
+        (Unit::Times, Probe::Count, RATE),
         (Some(Bound::AtMost(1.02)), None),
         ingest::written_foreground,
     ),
     scenario(
         "written-thinned",
         "bytes that reached the device for each byte while history is thinned, all counted",
-        (Unit::Times, Probe::Computation, RATE),
+        (Unit::Times, Probe::Count, RATE),
         NONE,
         ingest::written_thinned,
     ).since(Profile::Standard),
@@ -366,7 +366,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario(
         "memory-1tib",
         "peak of a process that captures a volume of 1 TiB, then is overloaded",
-        (Unit::Mebibytes, Probe::Computation, RATE),
+        (Unit::Mebibytes, Probe::Count, RATE),
         (Some(Bound::AtMost(256.0)), None),
         memory::tebibyte,
     ),
