@@ -3,6 +3,7 @@
 use crate::{
     environment::{FileSystem, Machine, Meter},
     error::{Context, Error, Result},
+    metric::Unit,
     probe::Probes,
     profile::{Profile, Sizes},
     report::{
@@ -60,14 +61,23 @@ pub fn run(plan: &Plan<'_>, out: &mut dyn Write) -> Result<Report> {
         history: None,
     };
     progress.suspend(|| write_head(out)).when("write the report")?;
+    let mut left = chosen(plan).count();
+    let measuring = Instant::now();
+    let mut tries = 0;
     for scenario in chosen(plan) {
+        left -= 1;
         let name = scenario.meaning.name;
         let mut skip = |reason: String| report.skipped.push(Skipped { name: name.to_owned(), reason });
         if started.elapsed() > sizes.end {
             skip("the time of the profile is over".to_owned());
             continue;
         }
-        let may_repeat = || started.elapsed() < sizes.repeat_until;
+        // A repetition must not cost a scenario that is still to come its only try.
+        let may_repeat = |tries_here: usize| {
+            let each = measuring.elapsed() / u32::try_from(tries + tries_here).unwrap_or(u32::MAX).max(1);
+            let needed = each * u32::try_from(left + 1).unwrap_or(u32::MAX);
+            started.elapsed() < sizes.repeat_until && started.elapsed() + needed < sizes.end
+        };
         let row = match measure(scenario, &mut bench, &mut probes, &progress, &may_repeat) {
             Ok(row) => row,
             Err(Error::Skip(reason)) => {
@@ -77,6 +87,7 @@ pub fn run(plan: &Plan<'_>, out: &mut dyn Write) -> Result<Report> {
             }
             Err(error) => return Err(error),
         };
+        tries += row.attempts.len();
         progress.suspend(|| write_row(out, &row)).when("write the report")?;
         report.rows.push(row);
     }
@@ -109,14 +120,14 @@ fn measure(
     bench: &mut Bench<'_>,
     probes: &mut Probes<'_>,
     progress: &ProgressBar,
-    may_repeat: &dyn Fn() -> bool,
+    may_repeat: &dyn Fn(usize) -> bool,
 ) -> Result<Row> {
     let meaning = &scenario.meaning;
     let attempts_max = bench.sizes.attempts;
     progress.set_message(meaning.name);
     let again = |tries: usize| {
         progress.set_message(format!("{}, try {} of {attempts_max}", meaning.name, tries + 1));
-        may_repeat()
+        may_repeat(tries)
     };
     let window = run_window(attempts_max, again, || {
         bench.round += 1;
@@ -132,7 +143,7 @@ fn measure(
         clear(bench, probes)?;
         let value = meaning.unit.of(measured.rate);
         let attempt = Attempt { before, value, after, others: used.others };
-        let mut findings = findings(measured, used.own);
+        let mut findings = findings(measured, used.own, meaning.unit);
         findings.reference = reference.map(|reference| reference.how);
         findings.reference_latencies = before_found.latencies;
         if findings.reference_latencies.is_some() {
@@ -162,12 +173,13 @@ fn probe(
     Ok((meaning.probe_unit.of(rate), findings))
 }
 
-fn findings(measured: Measured, processor: Duration) -> Findings {
+fn findings(measured: Measured, processor: Duration, unit: Unit) -> Findings {
     let rate = measured.rate;
     let mut findings = measured.findings;
     let details = &mut findings.details;
     details.insert("seconds".into(), rate.seconds);
-    if rate.operations > 1 && rate.seconds > 0.0 {
+    // A ratio of two counts is no work that was done in this time.
+    if rate.operations > 1 && rate.seconds > 0.0 && unit != Unit::Times {
         details.insert("operations".into(), rate.operations as f64);
         details.insert("mib_per_s".into(), rate.bytes as f64 / f64::from(1 << 20) / rate.seconds);
         let each = processor.as_secs_f64() * 1e6 / rate.operations as f64;

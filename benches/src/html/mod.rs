@@ -130,9 +130,9 @@ fn write_row(page: &mut String, row: &Row) {
         push(
             page,
             format_args!(
-                "<tr class=\"details\"><td colspan=\"9\"><small>{}; tries {}</small></td></tr>\n",
-                escape(&details.join(", ")),
-                row.attempts.len()
+                "<tr class=\"details\"><td colspan=\"9\"><details><summary>more, {} tries</summary>{}</details></td></tr>\n",
+                row.attempts.len(),
+                escape(&details.join(", "))
             ),
         );
     }

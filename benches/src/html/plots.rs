@@ -4,9 +4,11 @@ use super::svg::{Axis, Bar, Drawing, Labels, bars, escape, legend, push};
 use crate::{
     curve::{Plot, Series},
     histogram::{Histogram, upper_end},
-    metric::{Bound, Verdict, short},
+    metric::{Bound, Unit, Verdict, short},
+    probe::Probe,
     report::{Report, Row},
 };
+use cdp_core::units::BLOCK_BYTES;
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 300.0;
@@ -51,7 +53,10 @@ pub fn ratio_bars(report: &Report) -> Option<String> {
         let text = format!("{ratio:.2}");
         Some(Bar { name: row.name.clone(), value: ratio, text, aim, class: class_of(row), said })
     };
-    let found: Vec<Bar> = report.rows.iter().filter(|row| row.more_is_better).filter_map(bar).collect();
+    // Other programs have a plot of their own: they would make these bars too small to be told apart.
+    let is_own = |row: &&Row| !row.curves.iter().any(|curve| curve.plot == Plot::Yardsticks && curve.x > 0.0);
+    let rows = report.rows.iter().filter(|row| row.more_is_better).filter(is_own);
+    let found: Vec<Bar> = rows.filter_map(bar).collect();
     (!found.is_empty())
         .then(|| bars("Ratios to the raw probes", "ratio to the probe; the mark is the aim", &found))
 }
@@ -151,11 +156,26 @@ pub fn curve(report: &Report, plot: Plot) -> Option<String> {
                 said: mark.said.clone(),
             })
         };
-        let found: Vec<Bar> = lines.iter().filter_map(bar).collect();
+        let found: Vec<Bar> = lines.iter().filter_map(bar).chain(raw_yardsticks(report)).collect();
         return Some(figure(title, "", &bars(title, plot.x_label(), &found)));
     }
     let y_label = y_label(report, plot);
     Some(draw(title, (plot.x_label(), &y_label), &lines))
+}
+
+/// The probes of the same writes: in place without history, and copy-on-write.
+fn raw_yardsticks(report: &Report) -> impl Iterator<Item = Bar> + '_ {
+    let probes = [
+        (Probe::RandomWrite, "raw writes in place, no history"),
+        (Probe::CopyOnWrite, "copy-on-write reference"),
+    ];
+    probes.into_iter().filter_map(|(probe, name)| {
+        let row = report.rows.iter().find(|row| row.probe == probe && row.probe_unit == Unit::PerSecond)?;
+        let value = row.raw() * BLOCK_BYTES as f64 / f64::from(1 << 20);
+        let text = format!("{} MiB/s", short(value));
+        let said = format!("the probe of {}: {}", row.name, probe.method());
+        Some(Bar { name: name.to_owned(), value, text, aim: None, class: "floor", said })
+    })
 }
 
 /// What the vertical axis shows: what the rows on the plot have in common.

@@ -306,9 +306,10 @@ pub fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
                 escape(&bar.said)
             ),
         );
-        drawing.label("name", (end + 6.0, y + 15.0), "start", &bar.text);
-        if let Some(aim) = bar.aim {
-            let at = drawing.x_of(aim);
+        let aim = bar.aim.map(|aim| drawing.x_of(aim));
+        let text_at = aim.unwrap_or(end).max(end) + 6.0;
+        drawing.label("name", (text_at, y + 15.0), "start", &bar.text);
+        if let Some(at) = aim {
             drawing.line("aim", (at, y + 1.0), (at, y + 21.0));
         }
     }
@@ -328,7 +329,7 @@ pub fn legend<'a>(names: impl Iterator<Item = &'a str>) -> String {
 fn tick_text(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
-        size if !(1e-2..1e4).contains(&size) => format!("{value:.0e}").replace("e", "e"),
+        size if !(1e-2..1e4).contains(&size) => format!("{value:.0e}"),
         _ => {
             let text = short(value);
             if text.contains('.') {

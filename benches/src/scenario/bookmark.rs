@@ -14,23 +14,23 @@ use std::{
 };
 
 /// Bookmarks that are set.
-const BOOKMARKS: u32 = 60;
+const BOOKMARKS: u32 = 120;
 /// Volume, bytes.
 const VOLUME_BYTES: u64 = 1 << 30;
 /// Writes a second beside it.
 const BUSY_PER_SECOND: u32 = 10_000;
 
-/// Nothing else is written.
+/// Nothing else is written; the figure is the median.
 pub fn idle(bench: &mut Bench<'_>) -> Result<Ready> {
-    prepare(bench, false)
+    prepare(bench, false, 500)
 }
 
-/// Beside 4 KiB writes at 40 MB a second.
+/// Beside 4 KiB writes at 40 MB a second; the figure is the 95th percentile.
 pub fn busy(bench: &mut Bench<'_>) -> Result<Ready> {
-    prepare(bench, true)
+    prepare(bench, true, 950)
 }
 
-fn prepare(bench: &mut Bench<'_>, busy: bool) -> Result<Ready> {
+fn prepare(bench: &mut Bench<'_>, busy: bool, per_mille: usize) -> Result<Ready> {
     let create = CreateOptions { volume: "disk".into(), bytes: VOLUME_BYTES };
     let store = Store::create(bench.new_storage(OWN_STORE)?, &create, OpenOptions::default());
     let store = store.when("create a store")?;
@@ -49,8 +49,8 @@ fn prepare(bench: &mut Bench<'_>, busy: bool) -> Result<Ready> {
         let latencies = Latencies::of(samples);
         drop((volume, runner));
         store.close().when("close")?;
-        let p99 = latencies.microseconds(990).unwrap_or(f64::INFINITY);
-        Ok(Measured::of_time(p99).with_latencies(&latencies).with("bookmarks", latencies.len() as f64))
+        let figure = latencies.microseconds(per_mille).unwrap_or(f64::INFINITY);
+        Ok(Measured::of_time(figure).with_latencies(&latencies).with("bookmarks", latencies.len() as f64))
     })
 }
 

@@ -34,6 +34,7 @@ struct Overloaded {
     latencies: crate::statistics::Latencies,
     heal: Duration,
     dirty_bytes: u64,
+    pool_bytes: u64,
     marked: u64,
     gaps: u64,
     series: Vec<Series>,
@@ -60,7 +61,8 @@ fn prepare(bench: &mut Bench<'_>, figure: fn(&Overloaded) -> Measured) -> Result
     Ready::new(move || {
         let found = overload(&tapped, time, seed)?;
         tapped.finish(seed)?;
-        let least = found.dirty_bytes as f64 / STORE_BYTES_PER_SECOND as f64;
+        let waiting = found.dirty_bytes + found.pool_bytes;
+        let least = waiting as f64 / STORE_BYTES_PER_SECOND as f64;
         let mut measured = figure(&found)
             .with_latencies(&found.latencies)
             .with("heal_ms", found.heal.as_secs_f64() * 1e3)
@@ -100,6 +102,7 @@ fn overload(tapped: &Tapped, time: Duration, seed: u64) -> Result<Overloaded> {
         latencies: paced.latencies,
         heal,
         dirty_bytes: stats.dirty_bytes,
+        pool_bytes: stats.pool_bytes,
         marked: stats.marked,
         gaps: tapped.tap.stats().gaps,
         series: vec![

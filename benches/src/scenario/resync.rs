@@ -63,6 +63,7 @@ pub fn by_map(bench: &mut Bench<'_>) -> Result<Ready> {
     let source = Arc::new(Source(file));
     let changed = ranges.len() as u64 * SEQUENTIAL_BYTES as u64;
     Ready::new(move || {
+        let runner = store.start_runner().when("start its threads")?;
         let started = Instant::now();
         let options = TapOptions { source: SourceState::Differs(ranges), ..TapOptions::default() };
         let tap = store.tap("disk", source, options).when("tap a volume")?;
@@ -77,6 +78,7 @@ pub fn by_map(bench: &mut Bench<'_>) -> Result<Ready> {
             return Err(Error::Usage(text));
         }
         tap.detach().when("end a tap")?;
+        drop(runner);
         store.close().when("close")?;
         let rate = Rate { operations: changed / SEQUENTIAL_BYTES as u64, bytes: changed, seconds };
         Ok(Measured::new(rate).with("store_bytes_read", counts.store_bytes_read as f64))

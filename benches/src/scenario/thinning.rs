@@ -40,11 +40,12 @@ pub fn whole_history(bench: &mut Bench<'_>) -> Result<Ready> {
         Ok(move |_| volume.write(block_offset(&mut random, hot), content.next()).when("write").map(drop))
     })?;
     volume.flush().when("flush")?;
+    // In the background it would begin as soon as there is a policy.
+    drop((volume, runner));
     let to = u64::try_from(KEPT.as_nanos()).unwrap_or(u64::MAX);
     let window = Window { to, keep: Keep::All, bookmarks: BookmarkFilter::None };
     store.set_policy(&Policy { windows: vec![window], ..Policy::default() }).when("set a policy")?;
     thread::sleep(KEPT * 50);
-    drop((volume, runner));
     Ready::new(move || {
         let before = store.stats().when("count")?;
         let written = device_bytes_written();

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 /// Name of the directory of the stores.
 const STORES: &str = "versions";
-/// Bytes of the volume.
-const VOLUME_BYTES: u64 = 64 << 30;
+/// Bytes of the volume: as many blocks as the smallest history has versions, so that nearly every block is found.
+const VOLUME_BYTES: u64 = 4 << 30;
 /// One version of so many has data.
 const DATA_EVERY: u64 = 256;
 /// Versions of a million, in the smallest profile a thousand.
