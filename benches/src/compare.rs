@@ -8,7 +8,8 @@
 //! - for figures without a ratio, what the probes themselves changed from one run to the other: then the machine did;
 //! - in any case [`RATE_NOISE_MIN`], or [`TIME_NOISE_MIN`] for times, which are slowest cases and high percentiles.
 //!
-//! A change beyond that in a window that stayed unstable is *unsure*, never a gain or a loss.
+//! A change beyond that is *unsure*, never a gain or a loss, where a window stayed unstable or others used more than [`OTHERS_MAX`] of the
+//! processors: a probe waits for the device, and what is measured between two of them may wait for a core.
 
 use crate::{
     metric::{Unit, Verdict, short},
@@ -29,6 +30,9 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub const RATE_NOISE_MIN: f64 = 0.03;
 /// Smallest change of a time that is not noise, as a fraction.
 pub const TIME_NOISE_MIN: f64 = 0.10;
+
+/// Largest share of the processors that others use on a machine that is quiet; kernel threads that serve the run count as others.
+pub const OTHERS_MAX: f64 = 0.25;
 
 /// Two runs beside each other.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -86,7 +90,7 @@ pub enum Change {
     Worse,
     /// Within noise.
     Same,
-    /// Beyond noise, but a window stayed unstable.
+    /// Beyond noise, but a window stayed unstable, or others used the processors.
     Unsure,
 }
 
@@ -133,12 +137,12 @@ fn compare_rows(old: &Row, new: &Row) -> Compared {
     let change = relative(first, second);
     let gain = if new.more_is_better { change } else { -change };
     let least = if new.more_is_better { RATE_NOISE_MIN } else { TIME_NOISE_MIN };
-    let machine = if by_ratio { 0.0 } else { relative(old.raw(), new.raw()).abs() };
+    let machine = if by_ratio || !alike { 0.0 } else { relative(old.raw(), new.raw()).abs() };
     let noise = (uncertainty(old) + uncertainty(new) + machine).max(least);
     let change = match gain {
         _ if !gain.is_finite() || !noise.is_finite() => Change::Unsure,
         _ if gain.abs() <= noise => Change::Same,
-        _ if !(alike && old.stable && new.stable) => Change::Unsure,
+        _ if !(alike && is_quiet(old) && is_quiet(new)) => Change::Unsure,
         _ if gain > 0.0 => Change::Better,
         _ => Change::Worse,
     };
@@ -156,6 +160,10 @@ fn compare_rows(old: &Row, new: &Row) -> Compared {
         first_verdict: old.verdict,
         second_verdict: new.verdict,
     }
+}
+
+fn is_quiet(row: &Row) -> bool {
+    row.stable && row.others <= OTHERS_MAX
 }
 
 fn relative(from: f64, to: f64) -> f64 {
@@ -244,7 +252,8 @@ impl Comparison {
         writeln!(
             out,
             "gain: positive is better. noise: half of the spread of the probes and tries of both windows, at least 3 % for rates \
-             and 10 % for times.\nunsure: beyond noise, but the probes of a window differ by more than 10 %."
+             and 10 % for times.\nunsure: beyond noise, but the probes of a window differ by more than 10 %, or others used more than a \
+             quarter of the processors."
         )
     }
 }
@@ -330,6 +339,21 @@ mod tests {
         let old = [(100.0, 80.0, 100.0)];
         assert_eq!(change(&RATIO, &old, &[(90.0, 40.0, 110.0)]), Change::Unsure);
         assert_eq!(change(&RATIO, &old, &[(0.0, 40.0, 100.0)]), Change::Unsure);
+    }
+
+    /// Goal: a loss on a machine whose processors others used is no loss of the engine, and one of another probe compares nothing.
+    /// Method: half the figure with others at work, at the bound and beyond it; then between other probes.
+    #[test]
+    fn busy_machines_prove_nothing() {
+        let old = row(&RATIO, &[(100.0, 80.0, 100.0)]);
+        let mut new = row(&RATIO, &[(100.0, 40.0, 100.0)]);
+        new.others = OTHERS_MAX;
+        assert_eq!(compare_rows(&old, &new).change, Change::Worse);
+        new.others = OTHERS_MAX + 0.01;
+        assert_eq!(compare_rows(&old, &new).change, Change::Unsure);
+        let other = Meaning { probe: Probe::Copy, ..RATIO };
+        let found = compare_rows(&old, &row(&other, &[(900.0, 40.0, 900.0)]));
+        assert_eq!((found.change, found.by_ratio, found.noise), (Change::Unsure, false, RATE_NOISE_MIN));
     }
 
     /// Goal: the scatter of steady tries counts as noise.

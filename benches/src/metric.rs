@@ -144,7 +144,7 @@ pub fn short(value: f64) -> String {
         size if size >= 1e4 => format!("{:.1} K", value / 1e3),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
     }
 }
 

@@ -96,7 +96,7 @@ impl Profile {
                 kill_bytes: 256 << 20,
                 kills: 10,
                 repeat_until: Duration::from_secs(1000),
-                end: Duration::from_secs(1500),
+                end: Duration::from_secs(1650),
                 disk_bytes: 10 << 30,
             },
             Self::Full => Sizes {

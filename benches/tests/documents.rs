@@ -34,6 +34,7 @@ fn write_run(directory: &Path, name: &str, factor: f64) -> PathBuf {
     }
     row["spread"] = 0.0.into();
     row["stable"] = true.into();
+    row["others"] = 0.0.into();
     row["attempts"] = serde_json::json!([]);
     fs::write(&path, report.to_string()).unwrap();
     path

@@ -10,6 +10,8 @@ use crate::{
 };
 use cdp_core::units::BLOCK_BYTES;
 
+/// The label of an axis of time.
+const SECONDS: &str = "s";
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 300.0;
 
@@ -235,7 +237,9 @@ pub fn series(row: &Row, series: &Series) -> String {
 
 fn draw(title: &str, (x_label, y_label): (&str, &str), lines: &[Line]) -> String {
     let marks = || lines.iter().flat_map(|line| &line.marks);
-    let x = Axis::fitting(marks().map(|mark| mark.x), 10.0);
+    // Time runs evenly; sizes and numbers go by factors.
+    let across = marks().map(|mark| mark.x);
+    let x = if x_label == SECONDS { Axis::from_zero(across) } else { Axis::fitting(across, 10.0) };
     let y = Axis::fitting(marks().map(|mark| mark.y), 30.0);
     let labels = Labels { width: WIDTH, height: HEIGHT, title, x: x_label, y: y_label };
     let mut drawing = Drawing::new(labels, x, y);

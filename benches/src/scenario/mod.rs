@@ -5,6 +5,7 @@
 
 mod bookmark;
 mod capture;
+mod export;
 mod history;
 mod ingest;
 mod memory;

@@ -113,7 +113,12 @@ fn overload(tapped: &Tapped, time: Duration, seed: u64) -> Result<Overloaded> {
                 of(|look| look.dirty_mib),
             ),
             Series::new("Overload and self-healing: lag", "s", "ms", of(|look| look.lag_ms)),
-            Series::new("Overload and self-healing: memory", "s", "MiB", of(|look| look.memory_mib)),
+            Series::new(
+                "Overload and self-healing: memory of all, with the disk in memory",
+                "s",
+                "MiB",
+                of(|look| look.memory_mib),
+            ),
         ],
     })
 }

@@ -3,8 +3,8 @@
 //! Aims are those of the design; floors are what the first slice of the engine has to reach at the least.
 
 use super::{
-    Bench, Ready, Scenario, TRACE, bookmark, capture, ingest, memory, mirror, mixed, overload, points, read,
-    reopen, replay, restore, resync, staircase, thinning, versions, yardstick,
+    Bench, Ready, Scenario, TRACE, bookmark, capture, export, ingest, memory, mirror, mixed, overload,
+    points, read, reopen, replay, restore, resync, staircase, thinning, versions, yardstick,
 };
 use crate::{
     curve::{At, Plot},
@@ -401,6 +401,14 @@ pub const SCENARIOS: &[Scenario] = &[
         NONE,
         thinning::whole_history,
     ).since(Profile::Standard),
+    scenario(
+        "export-lz4",
+        "export a volume as a seed set packed by lz4, as ratio to the codec alone in one thread",
+        (MIBS, Probe::Own, MIBS),
+        NONE,
+        export::lz4,
+    )
+    .since(Profile::Standard),
     // The store with a history.
     scenario(
         "read-4k-point-warm",
@@ -505,7 +513,7 @@ pub const SCENARIOS: &[Scenario] = &[
     // Histories of many versions.
     scenario(
         "point-open-1m",
-        "resolve a time, open the point, read a block, with 1 M versions; 99 of 100 are done within",
+        "open the point of any number, read a block, with 1 M versions; 99 of 100 are done within",
         (US, Probe::SingleRead, US),
         (Some(Bound::AtMost(1000.0)), None),
         versions::open::<1>,
@@ -519,7 +527,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ).since(Profile::Standard).on(&[at(Plot::LookupHistory, "", 1000000.0)]),
     scenario(
         "point-open-10m",
-        "resolve a time, open the point, read a block, with 10 M versions; 99 of 100 are done within",
+        "open the point of any number, read a block, with 10 M versions; 99 of 100 are done within",
         (US, Probe::SingleRead, US),
         (Some(Bound::AtMost(1000.0)), None),
         versions::open::<10>,
@@ -533,7 +541,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ).since(Profile::Standard).on(&[at(Plot::LookupHistory, "", 10000000.0)]),
     scenario(
         "point-open-100m",
-        "resolve a time, open the point, read a block, with 100 M versions; 99 of 100 are done within",
+        "open the point of any number, read a block, with 100 M versions; 99 of 100 are done within",
         (US, Probe::SingleRead, US),
         (Some(Bound::AtMost(1000.0)), None),
         versions::open::<100>,

@@ -2,7 +2,7 @@
 //!
 //! A payload of that many blocks would not fit on the disks that this is run on. So almost all versions are zeroes, which take an entry
 //! in the journal and in the index, as any other, but no payload: runs, merges, tables of times and opening are those of a real history
-//! of that length. One in [`DATA_EVERY`] has data. Histories of each size are parts of one store: the points lie in the oldest part of it.
+//! of that length. One in [`DATA_EVERY`] has data. Each size has a store of its own, which is made once in a run.
 
 use super::{Bench, Measured, Ready, open_read_only};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 use cdp_core::{
     CreateOptions, OpenOptions, Point, Store,
     io::AlignedBuf,
-    units::{BLOCK_BYTES, BLOCK_LEN, TimeNs},
+    units::{BLOCK_BYTES, BLOCK_LEN, Seq, TimeNs},
 };
 use std::time::{Duration, Instant};
 
@@ -25,14 +25,19 @@ const STORES: &str = "versions";
 const VOLUME_BYTES: u64 = 4 << 30;
 /// One version of so many has data.
 const DATA_EVERY: u64 = 256;
+/// Bytes at the beginning of a block with data that are not all zero.
+const STAMP_BYTES: usize = 16;
 /// Versions of a million, in the smallest profile a thousand.
 const MILLION: u64 = 1_000_000;
 /// Most operations of a measurement.
 const OPERATIONS_MAX: usize = 20_000;
-/// Times that a store is given to merge.
+/// Most times that are looked for.
+const TIMES_MAX: usize = 200;
+/// Time that a store is given to merge.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The figure is the 99th percentile of resolving a time, opening the point and reading a block.
+/// The figure is the 99th percentile of opening the point of a number and reading a block. Finding the number of a time is a detail: it looks
+/// through one frame, and a frame of zeroes holds a hundred times the records that a frame of data has.
 pub fn open<const MILLIONS: u64>(bench: &mut Bench<'_>) -> Result<Ready> {
     let (name, versions) = history::<MILLIONS>(bench)?;
     let store = open_read_only(&bench.scratch.join(&name))?;
@@ -48,7 +53,13 @@ pub fn open<const MILLIONS: u64>(bench: &mut Bench<'_>) -> Result<Ready> {
         while samples.len() < OPERATIONS_MAX && started.elapsed() < time {
             samples.push(opening.once()?);
         }
-        figure(samples, &store, versions)
+        let mut found = Vec::new();
+        while found.len() < TIMES_MAX && started.elapsed() < time * 2 {
+            found.push(opening.find_time()?);
+        }
+        let found = Latencies::of(found);
+        let p99 = found.microseconds(990).unwrap_or(f64::INFINITY);
+        Ok(figure(samples, &store, versions)?.with("find_time_p99_us", p99))
     })
 }
 
@@ -67,7 +78,7 @@ pub fn lookup<const MILLIONS: u64>(bench: &mut Bench<'_>) -> Result<Ready> {
         let offset = block_offset(&mut random, VOLUME_BYTES);
         let started = Instant::now();
         snapshot.read(offset, &mut buffer).when("read at a point")?;
-        Ok(started.elapsed())
+        Ok((started.elapsed(), buffer.iter().take(STAMP_BYTES).any(|byte| *byte != 0)))
     };
     let warm = Instant::now();
     while warm.elapsed() < time {
@@ -75,11 +86,14 @@ pub fn lookup<const MILLIONS: u64>(bench: &mut Bench<'_>) -> Result<Ready> {
     }
     Ready::new(move || {
         let started = Instant::now();
-        let mut samples = Vec::new();
+        let (mut samples, mut data) = (Vec::new(), 0u64);
         while samples.len() < 50 * OPERATIONS_MAX && started.elapsed() < time {
-            samples.push(find()?);
+            let (sample, is_data) = find()?;
+            samples.push(sample);
+            data += u64::from(is_data);
         }
-        figure(samples, &store, versions)
+        let share = data as f64 / samples.len().max(1) as f64;
+        Ok(figure(samples, &store, versions)?.with("data_share", share))
     })
 }
 
@@ -95,11 +109,12 @@ fn figure(samples: Vec<Duration>, store: &Store, versions: u64) -> Result<Measur
         .with("memory_mib", memory_now().unwrap_or_default() as f64 / f64::from(1 << 20)))
 }
 
-/// Opens points at random times.
+/// Opens points anywhere in the history.
 struct Opening {
     store: Store,
     from: u64,
     to: u64,
+    newest: Seq,
     random: Random,
     buffer: AlignedBuf,
 }
@@ -107,25 +122,33 @@ struct Opening {
 impl Opening {
     fn new(store: &Store, seed: u64) -> Result<Self> {
         let (from, to) = ends(store)?;
+        let newest = store.timeline().when("look at the timeline")?.newest.seq;
         let buffer = AlignedBuf::new(BLOCK_LEN).when("allocate")?;
-        Ok(Self { store: store.clone(), from, to, random: Random::new(seed, 1), buffer })
+        Ok(Self { store: store.clone(), from, to, newest, random: Random::new(seed, 1), buffer })
     }
 
     fn once(&mut self) -> Result<Duration> {
-        let time = TimeNs::new(self.from + self.random.below(self.to - self.from + 1));
+        let seq = Seq::new(1 + self.random.below(self.newest.get()));
         let offset = block_offset(&mut self.random, VOLUME_BYTES);
         let started = Instant::now();
-        let seq = self.store.resolve(&Point::Time(time)).when("resolve a time")?.seq;
         let snapshot = super::read::snapshot(&self.store, seq)?;
         snapshot.read(offset, &mut self.buffer).when("read at a point")?;
         Ok(started.elapsed())
     }
+
+    fn find_time(&mut self) -> Result<Duration> {
+        let time = TimeNs::new(self.from + self.random.below(self.to - self.from + 1));
+        let started = Instant::now();
+        self.store.resolve(&Point::Time(time)).when("resolve a time")?;
+        Ok(started.elapsed())
+    }
 }
 
-/// The times of the oldest and the newest point.
+/// The times of the first write and of the newest point. The oldest point is the empty volume, which may be of any age.
 fn ends(store: &Store) -> Result<(u64, u64)> {
-    let timeline = store.timeline().when("look at the timeline")?;
-    Ok((timeline.oldest.time.get(), timeline.newest.time.get()))
+    let newest = store.timeline().when("look at the timeline")?.newest;
+    let first = store.resolve(&Point::Seq(Seq::new(1))).when("find the first write")?;
+    Ok((first.time.get(), newest.time.get()))
 }
 
 /// The store with a history of so many million versions; builds it when it is needed first.
