@@ -11,6 +11,9 @@ pub enum Error {
     /// The user asked for something that cannot be.
     #[error("{0}")]
     Usage(String),
+    /// A scenario cannot be measured here, and this is why; the others can.
+    #[error("{0}")]
+    Skip(String),
     /// A call of the operating system failed.
     #[error("cannot {what}: {source}")]
     Io {

@@ -3,11 +3,17 @@
 //! Every figure is taken between two raw probes of the same kind ([`window`]) and held against an aim ([`scenario`]). What a run
 //! makes lies in one directory of its own and is removed at the end ([`scratch`]).
 
+mod compare;
+mod curve;
 mod direct;
 mod drive;
 mod environment;
 mod error;
+mod histogram;
+mod html;
+mod markdown;
 mod metric;
+mod paced;
 mod probe;
 mod profile;
 mod random;
@@ -24,12 +30,13 @@ use crate::{
     report::{Report, write_row},
     scenario::SCENARIOS,
 };
-use clap::{Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand};
 use std::{
     fs::{self, File},
     io::{Write, stderr, stdout},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 /// Measures cdp-core against the raw device: every figure between two raw probes, as a ratio to them.
@@ -39,6 +46,9 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
+
+/// Exit status of a comparison that found a loss, where the caller asked for it.
+const STATUS_WORSE: u8 = 5;
 
 #[derive(Subcommand)]
 enum Command {
@@ -53,7 +63,10 @@ enum Command {
         /// Only these scenarios, with commas between them; see `list`.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
-        /// Write everything that was found to this file, as JSON.
+        /// A block trace to be replayed as one more scenario: csv or msr, by its ending or its lines.
+        #[arg(long)]
+        trace: Option<PathBuf>,
+        /// Write everything that was found to this file, as JSON; `compare` and `report` read it.
         #[arg(long)]
         json: Option<PathBuf>,
         /// Seed of all random numbers.
@@ -62,6 +75,32 @@ enum Command {
     },
     /// Name the scenarios, what they measure and what they are to reach.
     List,
+    /// Say what got better and what got worse from one run to another, beyond noise.
+    Compare {
+        /// The document of the first run.
+        first: PathBuf,
+        /// The document of the second run.
+        second: PathBuf,
+        /// Print the comparison as JSON.
+        #[arg(long)]
+        json: bool,
+        /// End with status 5 when a figure got worse beyond noise.
+        #[arg(long)]
+        fail_on_worse: bool,
+    },
+    /// Make a page with plots from a run, or put its table into a document.
+    #[command(group = ArgGroup::new("what").required(true).multiple(true))]
+    Report {
+        /// The document of the run.
+        run: PathBuf,
+        /// The page: one file, which opens without a network.
+        #[arg(long, group = "what")]
+        html: Option<PathBuf>,
+        /// A document in Markdown; the table replaces what lies between its lines `<!-- cdp-bench: begin -->` and
+        /// `<!-- cdp-bench: end -->`.
+        #[arg(long, group = "what")]
+        markdown: Option<PathBuf>,
+    },
     /// Write to a store until this process is killed; a part of the reopening scenarios.
     #[command(hide = true)]
     WriteUntilKilled {
@@ -70,14 +109,35 @@ enum Command {
         /// Seed of all random numbers.
         seed: u64,
     },
+    /// Protect 1 TiB and print how much memory is in use; a part of the scenario of memory.
+    #[command(hide = true)]
+    MeasureMemory {
+        /// The store, which is made.
+        store: PathBuf,
+        /// Seed of all random numbers.
+        seed: u64,
+        /// How long.
+        milliseconds: u64,
+    },
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Run { profile, dir, only, json, seed } => {
-            start(&run::Plan { profile, directory: &dir, only: &only, seed }, json.as_deref())
+        Command::Run { profile, dir, only, trace, json, seed } => {
+            let trace = trace.as_deref();
+            start(&run::Plan { profile, directory: &dir, only: &only, trace, seed }, json.as_deref())
         }
+        Command::Compare { first, second, json, fail_on_worse } => {
+            match compare_runs(&first, &second, json) {
+                Ok(worse) if worse > 0 && fail_on_worse => return ExitCode::from(STATUS_WORSE),
+                outcome => outcome.map(drop),
+            }
+        }
+        Command::Report { run, html, markdown } => show(&run, html.as_deref(), markdown.as_deref()),
         Command::List => list(),
+        Command::MeasureMemory { store, seed, milliseconds } => {
+            scenario::measure_memory(&store, seed, Duration::from_millis(milliseconds))
+        }
         Command::WriteUntilKilled { store, seed } => scenario::write_until_killed(&store, seed),
     };
     match outcome {
@@ -90,11 +150,43 @@ fn main() -> ExitCode {
     }
 }
 
+/// Writes what was asked for about a run.
+fn show(run: &Path, html: Option<&Path>, markdown: Option<&Path>) -> Result<()> {
+    let report = Report::read(run)?;
+    let write =
+        |path: &Path, text: String| fs::write(path, text).map_err(|error| on_path("write", path, error));
+    if let Some(path) = html {
+        write(path, html::page(&report))?;
+    }
+    if let Some(path) = markdown {
+        let document = fs::read_to_string(path).map_err(|error| on_path("read", path, error))?;
+        write(path, markdown::fill(&document, &report)?)?;
+    }
+    Ok(())
+}
+
+/// Prints how two runs compare, and returns how many figures got worse.
+fn compare_runs(first: &Path, second: &Path, json: bool) -> Result<usize> {
+    let found = compare::compare(&Report::read(first)?, &Report::read(second)?);
+    let mut out = stdout().lock();
+    if json {
+        let text = serde_json::to_string_pretty(&found).map_err(std::io::Error::from);
+        let text = text.when("write the comparison as JSON")?;
+        writeln!(out, "{text}").when("write the comparison")?;
+    } else {
+        found.write(&mut out).when("write the comparison")?;
+    }
+    Ok(found.count(compare::Change::Worse))
+}
+
 fn start(plan: &run::Plan<'_>, json: Option<&Path>) -> Result<()> {
     let unknown = |name: &&String| !SCENARIOS.iter().any(|scenario| scenario.meaning.name == *name);
     if let Some(name) = plan.only.iter().find(unknown) {
         let text = format!("there is no scenario '{name}': `cdp-bench list` names them all");
         return Err(Error::Usage(text));
+    }
+    if plan.trace.is_none() && plan.only.iter().any(|name| name == scenario::TRACE) {
+        return Err(Error::Usage("the scenario 'trace' needs one: --trace FILE".into()));
     }
     // Before minutes are spent: the file is to be writable. What it holds stays until there is something better.
     if let Some(path) = json {
@@ -139,7 +231,7 @@ fn write_end(out: &mut dyn Write, report: &Report) -> Result<()> {
     let unstable: Vec<_> = report.rows.iter().filter(|row| !row.stable).collect();
     let write = |out: &mut dyn Write| -> std::io::Result<()> {
         for skipped in &report.skipped {
-            writeln!(out, "{:<26} skipped: {}", skipped.name, skipped.reason)?;
+            writeln!(out, "{:<28} skipped: {}", skipped.name, skipped.reason)?;
         }
         writeln!(out, "\n{:.0} s, load now {}", report.seconds, environment::load())?;
         writeln!(
@@ -170,7 +262,7 @@ fn list() -> Result<()> {
             |bound: Option<metric::Bound>| bound.map_or_else(|| "-".into(), |bound| bound.to_string());
         writeln!(
             out,
-            "{:<26} {}\n{:<26}   {}; aim {}, floor {}\n{:<26}   between: {}",
+            "{:<28} {}\n{:<28}   {}; aim {}, floor {}\n{:<28}   between: {}",
             meaning.name,
             meaning.title,
             "",

@@ -16,6 +16,10 @@ pub enum Unit {
     Microseconds,
     /// Milliseconds for one operation.
     Milliseconds,
+    /// 2^20 bytes.
+    Mebibytes,
+    /// Bytes for one byte, the operations of the rate.
+    Times,
 }
 
 impl Unit {
@@ -26,6 +30,8 @@ impl Unit {
             Self::PerSecond => rate.operations as f64 / rate.seconds,
             Self::Microseconds => rate.seconds / rate.operations as f64 * 1e6,
             Self::Milliseconds => rate.seconds / rate.operations as f64 * 1e3,
+            Self::Mebibytes => rate.bytes as f64 / f64::from(1 << 20),
+            Self::Times => rate.bytes as f64 / rate.operations as f64,
         }
     }
 
@@ -42,6 +48,8 @@ impl fmt::Display for Unit {
             Self::PerSecond => "/s",
             Self::Microseconds => "us",
             Self::Milliseconds => "ms",
+            Self::Mebibytes => "MiB",
+            Self::Times => "x",
         })
     }
 }
@@ -136,7 +144,7 @@ pub fn short(value: f64) -> String {
         size if size >= 1e4 => format!("{:.1} K", value / 1e3),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
     }
 }
 
@@ -156,6 +164,7 @@ mod tests {
         let values = [Unit::MebibytesPerSecond, Unit::PerSecond, Unit::Microseconds, Unit::Milliseconds]
             .map(|unit| unit.of(rate));
         assert_eq!(values, [4.0, 4.0, 250_000.0, 250.0]);
+        assert_eq!([Unit::Mebibytes, Unit::Times].map(|unit| unit.of(rate)), [8.0, f64::from(1 << 20)]);
     }
 
     /// Goal: each kind of bound holds at the bound and fails just past it.

@@ -31,6 +31,9 @@ pub const RANDOM_DEPTH: usize = 32;
 /// Bytes between two syncs of the synced probe.
 pub const SYNCED_BYTES: usize = 256 << 10;
 
+/// Reads among ten requests of a mix.
+pub const MIXED_READS_IN_TEN: u64 = 7;
+
 const WRITTEN_FILE: &str = "probe-written";
 const FRESH_FILES: &str = "probe-fresh";
 
@@ -54,8 +57,14 @@ pub enum Probe {
     CopyOnWrite,
     /// 4 KiB random reads, one in flight.
     SingleRead,
+    /// 4 KiB at random, seven reads to three writes in place, 32 in flight, synced at the end.
+    Mixed,
     /// A fixed computation in one thread.
     Computation,
+    /// None: what is measured is a count that no load on the machine changes.
+    Count,
+    /// What the scenario itself measures as its reference; the row says how.
+    Own,
 }
 
 /// What a probe found: how many requests and bytes in how many seconds.
@@ -91,6 +100,11 @@ impl Probe {
                 "4 KiB random: read old, append old to a log, write new in place; O_DIRECT, 32 threads, fdatasync of both counted"
             }
             Self::SingleRead => "4 KiB random O_DIRECT reads, 1 thread, file written before",
+            Self::Mixed => {
+                "4 KiB random O_DIRECT, seven reads to three writes in place, 32 threads, file written before, fdatasync counted"
+            }
+            Self::Count => "none: a count of bytes, which does not depend on what else the machine does",
+            Self::Own => "the scenario's own reference, named in its row",
             Self::Computation => "a fixed loop of xorshift64* in one thread, million rounds a second",
         }
     }
@@ -144,9 +158,12 @@ impl<'a> Probes<'a> {
             Probe::RandomRead => self.read(BLOCK_LEN, RANDOM_DEPTH, false),
             Probe::SingleRead => self.read(BLOCK_LEN, 1, false),
             Probe::RandomWrite => self.write_in_place(),
+            Probe::Mixed => self.mixed(),
             Probe::Copy => self.copy(),
             Probe::CopyOnWrite => self.copy_on_write(),
-            Probe::Computation => Ok(compute()),
+            Probe::Count => Ok(Rate { operations: 1, bytes: 1, seconds: 1.0 }),
+            // A scenario that names no reference of its own has a defect; the loop is at least a figure of the machine.
+            Probe::Computation | Probe::Own => Ok(compute()),
         }
     }
 
@@ -208,6 +225,25 @@ impl<'a> Probes<'a> {
             let mut content = Content::new(self.seed, stream, BLOCK_LEN)?;
             let mut random = Random::new(self.seed ^ self.runs, stream);
             Ok(move |_| file.write(block_offset(&mut random, bytes), content.next()))
+        })?;
+        file.sync()?;
+        Ok(rate(driven.operations, BLOCK_BYTES, driven.started))
+    }
+
+    fn mixed(&self) -> Result<Rate> {
+        let (file, bytes) = (&self.written, self.sizes.file_bytes);
+        let driven = drive(RANDOM_DEPTH, self.limits(u64::MAX >> 1), |stream| {
+            let mut content = Content::new(self.seed, stream, BLOCK_LEN)?;
+            let mut random = Random::new(self.seed ^ self.runs, stream);
+            let mut buffer = AlignedBuf::new(BLOCK_LEN).when("allocate")?;
+            Ok(move |_| {
+                let offset = block_offset(&mut random, bytes);
+                if random.below(10) < MIXED_READS_IN_TEN {
+                    file.read(offset, &mut buffer)
+                } else {
+                    file.write(offset, content.next())
+                }
+            })
         })?;
         file.sync()?;
         Ok(rate(driven.operations, BLOCK_BYTES, driven.started))

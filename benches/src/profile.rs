@@ -4,13 +4,15 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
 /// How thorough a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// Under five minutes on two cores; 10 GiB of space.
     Quick,
     /// Under thirty minutes on two cores; 10 GiB of space.
     Standard,
+    /// All scenarios, also those that take long, with 100 M versions; 20 GiB of space.
+    Full,
     /// Everything once and as small as it can be: shows that the harness works. The figures say nothing.
     #[value(hide = true)]
     Smoke,
@@ -21,6 +23,7 @@ impl fmt::Display for Profile {
         f.pad(match self {
             Self::Quick => "quick",
             Self::Standard => "standard",
+            Self::Full => "full",
             Self::Smoke => "smoke",
         })
     }
@@ -72,12 +75,12 @@ impl Profile {
                 file_bytes: 1 << 30,
                 volume_bytes: 1 << 30,
                 overwrites: 768 << 10,
-                attempts: 4,
+                attempts: 3,
                 cold_opens: 6,
                 kill_bytes: 256 << 20,
                 kills: 3,
-                repeat_until: Duration::from_secs(150),
-                end: Duration::from_secs(230),
+                repeat_until: Duration::from_secs(200),
+                end: Duration::from_secs(265),
                 disk_bytes: 10 << 30,
             },
             Self::Standard => Sizes {
@@ -93,8 +96,24 @@ impl Profile {
                 kill_bytes: 256 << 20,
                 kills: 10,
                 repeat_until: Duration::from_secs(1000),
-                end: Duration::from_secs(1500),
+                end: Duration::from_secs(1650),
                 disk_bytes: 10 << 30,
+            },
+            Self::Full => Sizes {
+                probe_time: Duration::from_secs(4),
+                measure_time: Duration::from_secs(20),
+                build_time: Duration::from_secs(600),
+                sequential_bytes: 5 << 29,
+                file_bytes: 1 << 30,
+                volume_bytes: 1 << 30,
+                overwrites: 1 << 20,
+                attempts: 8,
+                cold_opens: 30,
+                kill_bytes: 256 << 20,
+                kills: 10,
+                repeat_until: Duration::from_secs(3 * 3600),
+                end: Duration::from_secs(4 * 3600),
+                disk_bytes: 20 << 30,
             },
             Self::Smoke => Sizes {
                 probe_time: Duration::from_millis(20),
@@ -104,7 +123,7 @@ impl Profile {
                 file_bytes: 16 << 20,
                 volume_bytes: 16 << 20,
                 overwrites: 4 << 10,
-                attempts: 2,
+                attempts: 1,
                 cold_opens: 1,
                 kill_bytes: 16 << 20,
                 kills: 1,

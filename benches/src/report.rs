@@ -1,10 +1,13 @@
 //! What a run leaves: rows on a terminal, and one JSON document.
 //!
-//! Schema `cdp-bench-run`, version [`SCHEMA_VERSION`]: raised whenever a field changes its meaning or goes; new fields may come
-//! without that.
+//! Schema `cdp-bench-run`, version [`SCHEMA_VERSION`]: raised whenever a field changes its meaning or goes, or one comes that a reader
+//! cannot do without. Version 2 added latencies, curves, series and commands; documents of version 1 are read, without them.
 
 use crate::{
+    curve::{At, CurvePoint, Series},
     environment::{FileSystem, Machine},
+    error::{Error, Result, on_path},
+    histogram::Histogram,
     metric::{Bound, Unit, Verdict, judge, short},
     probe::Probe,
     profile::{Profile, Sizes},
@@ -13,11 +16,13 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
+    fs,
     io::{self, Write},
+    path::Path,
 };
 
 /// Version of the schema.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 /// Name of the schema.
 pub const SCHEMA: &str = "cdp-bench-run";
 
@@ -61,6 +66,9 @@ pub struct Options {
     pub only: Vec<String>,
     /// Seed of all random numbers.
     pub seed: u64,
+    /// The block trace that was replayed.
+    #[serde(default)]
+    pub trace: Option<String>,
 }
 
 /// A scenario that was left out.
@@ -109,18 +117,72 @@ pub struct Row {
     pub verdict: Verdict,
     /// All tries, in order.
     pub attempts: Vec<Attempt>,
+    /// Where it lies on which plots.
+    #[serde(default)]
+    pub curves: Vec<CurvePoint>,
+    /// What else was found.
+    #[serde(flatten)]
+    pub findings: Findings,
+}
+
+/// What a measurement found beside its figure.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Findings {
     /// More figures; their names end in their units.
+    #[serde(default)]
     pub details: BTreeMap<String, f64>,
+    /// Time of each operation.
+    #[serde(default)]
+    pub latencies: Option<Histogram>,
+    /// The same of the probe before, where the probe is the scenario's own.
+    #[serde(default)]
+    pub reference_latencies: Option<Histogram>,
+    /// How the probe was done, where it is the scenario's own.
+    #[serde(default)]
+    pub reference: Option<String>,
+    /// Figures over time or over steps.
+    #[serde(default)]
+    pub series: Vec<Series>,
+    /// Commands of other programs that were measured, as a shell would take them.
+    #[serde(default)]
+    pub commands: Vec<String>,
+}
+
+impl Report {
+    /// Reads the document of a run.
+    ///
+    /// # Errors
+    /// `Io` when the file cannot be read; `Usage` when it is no run, or one of a newer version.
+    pub fn read(path: &Path) -> Result<Self> {
+        /// What every version has.
+        #[derive(Deserialize)]
+        struct Head {
+            schema: String,
+            schema_version: u32,
+        }
+        let text = fs::read_to_string(path).map_err(|error| on_path("read", path, error))?;
+        let refused = |why: &dyn std::fmt::Display| {
+            Error::Usage(format!("{} is no run of cdp-bench: {why}", path.display()))
+        };
+        let head: Head = serde_json::from_str(&text).map_err(|error| refused(&error))?;
+        if head.schema != SCHEMA {
+            return Err(refused(&format!("its schema is '{}' and not '{SCHEMA}'", head.schema)));
+        }
+        if head.schema_version > SCHEMA_VERSION {
+            let text = format!(
+                "{} has version {} of the schema, and this program knows {SCHEMA_VERSION}: use the newer one that wrote it",
+                path.display(),
+                head.schema_version
+            );
+            return Err(Error::Usage(text));
+        }
+        serde_json::from_str(&text).map_err(|error| refused(&error))
+    }
 }
 
 impl Row {
     /// Judges a window. `attempts[chosen]` is the try that counts.
-    pub fn new(
-        meaning: &Meaning,
-        attempts: Vec<Attempt>,
-        chosen: usize,
-        details: BTreeMap<String, f64>,
-    ) -> Self {
+    pub fn new(meaning: &Meaning, attempts: Vec<Attempt>, chosen: usize, findings: Findings) -> Self {
         let attempt = attempts[chosen];
         Self {
             name: meaning.name.to_owned(),
@@ -140,8 +202,14 @@ impl Row {
             floor: meaning.floor,
             verdict: judge(&attempt, meaning.aim, meaning.floor),
             attempts,
-            details,
+            curves: meaning.curves.iter().map(CurvePoint::from).collect(),
+            findings,
         }
+    }
+
+    /// The mean of the probes.
+    pub fn raw(&self) -> f64 {
+        f64::midpoint(self.before, self.after)
     }
 }
 
@@ -162,12 +230,14 @@ pub struct Meaning {
     pub aim: Option<Bound>,
     /// What it is to reach at the least.
     pub floor: Option<Bound>,
+    /// Where it lies on which plots.
+    pub curves: &'static [At],
 }
 
 impl Meaning {
-    /// Whether value and probe can be divided: they have one unit, and the probe is of the device and not of the processor.
+    /// Whether value and probe can be divided: they have one unit, and the probe is one of what is measured.
     pub fn has_ratio(&self) -> bool {
-        self.unit == self.probe_unit && self.probe != Probe::Computation
+        self.unit == self.probe_unit && !matches!(self.probe, Probe::Computation | Probe::Count)
     }
 }
 
@@ -178,7 +248,7 @@ impl Meaning {
 pub fn write_head(out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
-        "{:<26} {:>16} {:>9} {:>9} {:>6}  {:<17} {:<14} {:<11} {:<9} {:>6}",
+        "{:<28} {:>16} {:>9} {:>9} {:>6}  {:<17} {:<14} {:<11} {:<9} {:>6}",
         "scenario", "value", "raw", "raw after", "ratio", "aim", "floor", "verdict", "window", "others"
     )
 }
@@ -191,7 +261,7 @@ pub fn write_row(out: &mut dyn Write, row: &Row) -> io::Result<()> {
     let bound = |bound: Option<Bound>| bound.map_or_else(|| "-".to_owned(), |bound| bound.to_string());
     writeln!(
         out,
-        "{:<26} {:>10} {:<5} {:>9} {:>9} {:>6}  {:<17} {:<14} {:<11} {:<9} {:>4.0} %",
+        "{:<28} {:>10} {:<5} {:>9} {:>9} {:>6}  {:<17} {:<14} {:<11} {:<9} {:>4.0} %",
         row.name,
         short(row.value),
         row.unit,
@@ -207,8 +277,34 @@ pub fn write_row(out: &mut dyn Write, row: &Row) -> io::Result<()> {
 }
 
 #[cfg(test)]
+pub mod fixture {
+    //! A run without rows, for tests.
+
+    use super::*;
+
+    pub fn report() -> Report {
+        let profile = Profile::Smoke;
+        Report {
+            schema: SCHEMA.into(),
+            schema_version: SCHEMA_VERSION,
+            harness_version: "0".into(),
+            optimised: true,
+            started: "2026-01-01T00:00:00Z".into(),
+            seconds: 1.0,
+            machine: Machine::look(),
+            file_system: FileSystem::of(Path::new("/")),
+            options: Options { profile, sizes: profile.sizes(), only: Vec::new(), seed: 1, trace: None },
+            probes: BTreeMap::new(),
+            rows: Vec::new(),
+            skipped: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::curve::Plot;
 
     const MEANING: Meaning = Meaning {
         name: "one",
@@ -218,6 +314,7 @@ mod tests {
         probe_unit: Unit::PerSecond,
         aim: Some(Bound::RatioAtLeast(0.8)),
         floor: Some(Bound::RatioAtLeast(0.6)),
+        curves: &[At { plot: Plot::IngestDepth, line: "a line", x: 4.0 }],
     };
 
     fn attempt(before: f64, value: f64, after: f64) -> Attempt {
@@ -229,7 +326,7 @@ mod tests {
     #[test]
     fn a_row_shows_the_try_that_counts() {
         let attempts = vec![attempt(100.0, 99.0, 200.0), attempt(100.0, 70.0, 100.0)];
-        let row = Row::new(&MEANING, attempts, 1, BTreeMap::new());
+        let row = Row::new(&MEANING, attempts, 1, Findings::default());
         assert_eq!((row.ratio, row.stable, row.verdict), (Some(0.7), true, Verdict::Floor));
         assert_eq!(row.attempts.len(), 2);
         let mut text = Vec::new();
@@ -241,17 +338,55 @@ mod tests {
         }
     }
 
-    /// Goal: an unstable row says so, a value in another unit than its probe has no ratio, and a probe that found nothing does not
-    /// make the document unreadable.
-    /// Method: such rows, through JSON and back.
+    /// Goal: an unstable row says so, a value in another unit than its probe has no ratio, a probe that found nothing does not
+    /// make the document unreadable, and what was found comes back.
+    /// Method: such a row, through JSON and back.
     #[test]
     fn rows_survive_json() {
         let meaning = Meaning { unit: Unit::Microseconds, aim: None, floor: None, ..MEANING };
-        let row =
-            Row::new(&meaning, vec![attempt(0.0, 5.0, 200.0)], 0, BTreeMap::from([("p50_us".into(), 2.0)]));
+        let findings = Findings {
+            details: BTreeMap::from([("p50_us".into(), 2.0)]),
+            latencies: Some(Histogram::of_sorted(&[1000, 2000])),
+            series: vec![Series::new("s", "x", "y", vec![(1.0, 2.0), (f64::NAN, 1.0)])],
+            commands: vec!["true".into()],
+            ..Findings::default()
+        };
+        let row = Row::new(&meaning, vec![attempt(0.0, 5.0, 200.0)], 0, findings);
         assert_eq!((row.ratio, row.spread, row.stable, row.verdict), (None, None, false, Verdict::NoAim));
         let text = serde_json::to_string(&row).unwrap();
         let read: Row = serde_json::from_str(&text).unwrap();
-        assert_eq!((read.value, read.probe, read.details["p50_us"]), (5.0, Probe::RandomRead, 2.0));
+        let found = &read.findings;
+        assert_eq!((read.value, read.probe, found.details["p50_us"]), (5.0, Probe::RandomRead, 2.0));
+        assert_eq!((found.latencies.as_ref().unwrap().count(), found.series[0].points.len()), (2, 1));
+        assert_eq!((read.curves[0].plot, read.curves[0].x), (Plot::IngestDepth, 4.0));
+    }
+
+    /// Goal: documents of version 1 are read; newer ones, other documents and rubbish are refused with what to do.
+    /// Method: a run as version 1 wrote it, with single parts changed.
+    #[test]
+    fn old_runs_are_read_and_newer_ones_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run.json");
+        let read = |value: &serde_json::Value| {
+            fs::write(&path, value.to_string()).unwrap();
+            Report::read(&path)
+        };
+        let mut report = fixture::report();
+        report.rows.push(Row::new(&MEANING, vec![attempt(1.0, 2.0, 1.0)], 0, Findings::default()));
+        let mut value = serde_json::to_value(&report).unwrap();
+        value["schema_version"] = 1.into();
+        value["options"].as_object_mut().unwrap().remove("trace");
+        let row = value["rows"][0].as_object_mut().unwrap();
+        for new in ["curves", "latencies", "reference_latencies", "reference", "series", "commands"] {
+            assert!(row.remove(new).is_some(), "{new}");
+        }
+        assert_eq!(read(&value).unwrap().rows[0].value, 2.0);
+        value["schema_version"] = (SCHEMA_VERSION + 1).into();
+        let said = read(&value).unwrap_err().to_string();
+        assert!(said.contains("use the newer one"), "{said}");
+        value["schema"] = "else".into();
+        assert!(read(&value).unwrap_err().to_string().contains("schema is 'else'"));
+        assert!(matches!(read(&serde_json::Value::Null), Err(Error::Usage(_))));
+        assert!(matches!(Report::read(&directory.path().join("absent")), Err(Error::Io { .. })));
     }
 }

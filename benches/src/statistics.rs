@@ -1,5 +1,6 @@
 //! Percentiles, and how far two figures lie apart. Pure.
 
+use crate::histogram::Histogram;
 use std::time::Duration;
 
 /// Latencies of single operations, sorted, nanoseconds.
@@ -24,6 +25,11 @@ impl Latencies {
     pub fn microseconds(&self, per_mille: usize) -> Option<f64> {
         let rank = (self.0.len() * per_mille.min(1000)).div_ceil(1000).max(1);
         self.0.get(rank - 1).map(|sample| *sample as f64 / 1e3)
+    }
+
+    /// Their distribution.
+    pub fn histogram(&self) -> Histogram {
+        Histogram::of_sorted(&self.0)
     }
 
     /// How many samples there are.

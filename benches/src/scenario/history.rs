@@ -20,6 +20,9 @@ pub const STORE: &str = "history";
 /// Bytes of the writes that fill the volume.
 const FILL_BYTES: usize = 64 << 10;
 
+/// Longest wait for merges.
+const MERGE_PATIENCE: Duration = Duration::from_secs(15);
+
 /// Its points.
 #[derive(Clone, Copy, Debug)]
 pub struct History {
@@ -80,7 +83,7 @@ fn build(bench: &Bench<'_>) -> Result<History> {
     let scattered = volume.flush().when("flush")?;
     let second = overwrite(bench, &volume, 2, half)?;
     let newest = volume.flush().when("flush")?;
-    wait_for_merges(&store)?;
+    wait_for_merges(&store, MERGE_PATIENCE)?;
     drop(runner);
     let time = |seq| {
         store.resolve(&cdp_core::Point::Seq(seq)).when("find the time of a point").map(|point| point.time)
@@ -105,9 +108,10 @@ fn overwrite(bench: &Bench<'_>, volume: &Volume, stream: u64, writes: u64) -> Re
 }
 
 /// Waits until the number of index runs rests, as in a store that has not just been written in a few seconds.
-fn wait_for_merges(store: &Store) -> Result<()> {
+pub fn wait_for_merges(store: &Store, patience: Duration) -> Result<()> {
+    let started = std::time::Instant::now();
     let mut before = None;
-    for _ in 0..50 {
+    while started.elapsed() < patience {
         let runs = store.stats().when("count")?.runs;
         if before == Some(runs) {
             break;

@@ -22,11 +22,11 @@ pub fn open_warm(bench: &mut Bench<'_>) -> Result<Ready> {
     let mut random = Random::new(bench.seed ^ bench.round, 0);
     // Brings the tables of times and the top of the index into memory.
     open_points(&store, history, &mut random, time / 2)?;
-    Ok(Box::new(move || {
+    Ready::new(move || {
         let latencies = open_points(&store, history, &mut random, time)?;
         let p99 = latencies.microseconds(990).unwrap_or(f64::INFINITY);
         Ok(Measured::of_time(p99).with_latencies(&latencies).with("opens", latencies.len() as f64))
-    }))
+    })
 }
 
 pub fn open_cold(bench: &mut Bench<'_>) -> Result<Ready> {
@@ -34,7 +34,7 @@ pub fn open_cold(bench: &mut Bench<'_>) -> Result<Ready> {
     let path = bench.scratch.join(super::history::STORE);
     let opens = bench.sizes.cold_opens;
     let mut random = Random::new(bench.seed ^ bench.round, 0);
-    Ok(Box::new(move || {
+    Ready::new(move || {
         let mut samples = Vec::new();
         for _ in 0..opens {
             samples.push(open_point(&open_read_only(&path)?, history, &mut random)?);
@@ -42,7 +42,7 @@ pub fn open_cold(bench: &mut Bench<'_>) -> Result<Ready> {
         let latencies = Latencies::of(samples);
         let worst = latencies.microseconds(1000).unwrap_or(f64::INFINITY);
         Ok(Measured::of_time(worst).with_latencies(&latencies).with("opens", latencies.len() as f64))
-    }))
+    })
 }
 
 fn open_points(store: &Store, history: History, random: &mut Random, time: Duration) -> Result<Latencies> {
@@ -70,7 +70,7 @@ pub fn changed(bench: &mut Bench<'_>) -> Result<Ready> {
     let history = bench.history()?;
     let store = bench.open_history()?;
     let time = bench.sizes.probe_time;
-    Ok(Box::new(move || {
+    Ready::new(move || {
         let volume = store.volume(None).when("find its volume")?;
         let (mut extents, mut bytes, mut passes) = (0u64, 0u64, 0u64);
         let started = Instant::now();
@@ -90,5 +90,5 @@ pub fn changed(bench: &mut Bench<'_>) -> Result<Ready> {
         Ok(Measured::new(rate)
             .with("extents", (extents / passes) as f64)
             .with("changed_mib", (bytes / passes) as f64 / f64::from(1 << 20)))
-    }))
+    })
 }

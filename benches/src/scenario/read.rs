@@ -31,7 +31,7 @@ pub fn random_at_point_cold(bench: &mut Bench<'_>) -> Result<Ready> {
     let seq = bench.history()?.scattered;
     let path = bench.scratch.join(super::history::STORE);
     let (opens, seed) = (bench.sizes.cold_opens, bench.seed ^ bench.round);
-    Ok(Box::new(move || {
+    Ready::new(move || {
         let (mut operations, mut seconds, mut worst) = (0, 0.0, 0.0_f64);
         for open in (0u64..).take(opens) {
             let snapshot = snapshot(&open_read_only(&path)?, seq)?;
@@ -42,7 +42,7 @@ pub fn random_at_point_cold(bench: &mut Bench<'_>) -> Result<Ready> {
             worst = worst.max(driven.latencies.microseconds(1000).unwrap_or_default());
         }
         Ok(Measured::new(Rate { operations, bytes: operations * BLOCK_BYTES, seconds }).with("max_us", worst))
-    }))
+    })
 }
 
 fn random_warm(bench: &mut Bench<'_>, seq: Seq) -> Result<Ready> {
@@ -50,13 +50,13 @@ fn random_warm(bench: &mut Bench<'_>, seq: Seq) -> Result<Ready> {
     let (time, seed) = (bench.sizes.probe_time, bench.seed ^ bench.round);
     // Brings the index into memory: every leaf of it is met many times.
     random_reads(&snapshot, Limits { time, operations: u64::MAX >> 1 }, !seed)?;
-    Ok(Box::new(move || {
+    Ready::new(move || {
         let driven = random_reads(&snapshot, Limits { time, operations: u64::MAX >> 1 }, seed)?;
         let seconds = driven.started.elapsed().as_secs_f64();
         let bytes = driven.operations * BLOCK_BYTES;
         Ok(Measured::new(Rate { operations: driven.operations, bytes, seconds })
             .with_latencies(&driven.latencies))
-    }))
+    })
 }
 
 fn random_reads(snapshot: &Snapshot, limits: Limits, seed: u64) -> Result<Driven> {
@@ -92,7 +92,7 @@ fn sequential(bench: &mut Bench<'_>, seq: Seq, counted_bytes: u64) -> Result<Rea
         time: bench.sizes.measure_time,
         operations: bench.sizes.volume_bytes / SEQUENTIAL_BYTES as u64,
     };
-    Ok(Box::new(move || {
+    Ready::new(move || {
         let driven = drive(SEQUENTIAL_DEPTH, limits, |_| {
             let mut buffer = AlignedBuf::new(SEQUENTIAL_BYTES).when("allocate")?;
             let snapshot = &snapshot;
@@ -105,7 +105,7 @@ fn sequential(bench: &mut Bench<'_>, seq: Seq, counted_bytes: u64) -> Result<Rea
         let bytes = driven.operations * SEQUENTIAL_BYTES as u64;
         Ok(Measured::new(Rate { operations: bytes / counted_bytes, bytes, seconds })
             .with_latencies(&driven.latencies))
-    }))
+    })
 }
 
 /// The only volume of a store at a point.

@@ -5,6 +5,7 @@
 
 use super::{Bench, Measured, OWN_STORE, Ready};
 use crate::{
+    curve::Series,
     error::{Context, Error, Result, on_path},
     random::{Content, Random, block_offset},
     statistics::Latencies,
@@ -47,29 +48,48 @@ fn prepare(bench: &Bench<'_>, store: &str, kills: usize) -> Result<Ready> {
     let path = bench.scratch.join(store);
     let mut random = Random::new(bench.seed ^ bench.round, 0);
     let flushes = usize::try_from(bench.sizes.kill_bytes / FLUSH_BYTES).unwrap_or(usize::MAX);
-    Ok(Box::new(move || {
-        let (mut times, mut tail_bytes) = (Vec::new(), 0);
+    Ready::new(move || {
+        let (mut times, mut tail_bytes, mut stored, mut points) = (Vec::new(), 0, 0.0, Vec::new());
         for _ in 0..kills {
             write_and_kill(&path, flushes, &mut random)?;
-            let (time, cut) = reopen(&path)?;
-            times.push(time);
-            tail_bytes += cut;
+            let found = reopen(&path)?;
+            times.push(found.time);
+            tail_bytes += found.tail_bytes;
+            stored = found.stored_bytes as f64 / f64::from(1 << 20);
+            points.push((stored, found.time.as_secs_f64() * 1e3));
         }
         let latencies = Latencies::of(times);
         let worst = latencies.microseconds(1000).unwrap_or(f64::INFINITY);
-        Ok(Measured::of_time(worst).with_latencies(&latencies).with("tail_bytes", tail_bytes as f64))
-    }))
+        Ok(Measured::of_time(worst)
+            .with_latencies(&latencies)
+            .with("tail_bytes", tail_bytes as f64)
+            .with("stored_mib", stored)
+            .with_series(Series::new(
+                "Opening after kill -9 as the history grows",
+                "MiB stored",
+                "ms",
+                points,
+            )))
+    })
+}
+
+/// What opening found.
+struct Reopened {
+    time: Duration,
+    tail_bytes: u64,
+    stored_bytes: u64,
 }
 
 /// Opens a store, times it, closes it.
-fn reopen(path: &Path) -> Result<(Duration, u64)> {
+fn reopen(path: &Path) -> Result<Reopened> {
     let storage = storage(path)?;
     let started = Instant::now();
     let store = Store::open(storage, OpenOptions::default()).when("open the store after a kill")?;
     let time = started.elapsed();
-    let cut = store.recovery().tail_bytes;
+    let tail_bytes = store.recovery().tail_bytes;
+    let stored_bytes = store.stats().when("count")?.stored_bytes;
     store.close().when("close")?;
-    Ok((time, cut))
+    Ok(Reopened { time, tail_bytes, stored_bytes })
 }
 
 fn storage(path: &Path) -> Result<Arc<DirectoryStorage>> {

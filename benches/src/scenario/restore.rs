@@ -36,14 +36,14 @@ fn prepare(bench: &mut Bench<'_>, seq: Seq, counted_bytes: u64) -> Result<Ready>
     let snapshot = super::read::snapshot(&bench.open_history()?, seq)?;
     let file = DirectFile::create(&bench.scratch.join(OWN_FILE), snapshot.bytes())?;
     let mut target = FileTarget::start(file)?;
-    Ok(Box::new(move || {
+    Ready::new(move || {
         let started = Instant::now();
         let restored = snapshot.restore(8, &mut target, &mut |_| ()).when("restore a point")?;
         target.finish()?;
         let (bytes, seconds) = (restored.data_bytes, started.elapsed().as_secs_f64());
         Ok(Measured::new(Rate { operations: bytes / counted_bytes, bytes, seconds })
             .with("zero_mib", restored.zero_bytes as f64 / f64::from(1 << 20)))
-    }))
+    })
 }
 
 /// A part of a file to be written: its offset, a buffer, and the bytes of it that count.

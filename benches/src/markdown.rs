@@ -1,0 +1,120 @@
+//! The table of a run in a document: it replaces what lies between two marks, so that the figures of a document come from a run and
+//! from nowhere else. Pure.
+
+use crate::{
+    error::{Error, Result},
+    metric::{Bound, short},
+    report::Report,
+};
+use std::fmt::Write;
+
+/// The line before the table.
+pub const BEGIN: &str = "<!-- cdp-bench: begin -->";
+/// The line after the table.
+pub const END: &str = "<!-- cdp-bench: end -->";
+
+/// `document` with the table of a run between its marks.
+///
+/// # Errors
+/// `Usage` when it does not have each mark once, in order.
+pub fn fill(document: &str, report: &Report) -> Result<String> {
+    let parts = document.split_once(BEGIN).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(END)?;
+        let alone = !after.contains(BEGIN) && !after.contains(END) && !before.contains(END);
+        alone.then_some((before, after))
+    });
+    let (before, after) = parts.ok_or_else(|| {
+        Error::Usage(format!(
+            "the document needs the lines '{BEGIN}' and '{END}', once each, around the table"
+        ))
+    })?;
+    Ok(format!("{before}{BEGIN}\n{}{END}{after}", table(report)))
+}
+
+/// Text as it may stand in a cell.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace(['\n', '\r'], " ")
+}
+
+fn table(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to text cannot fail.
+    let _ = write_table(&mut text, report);
+    text
+}
+
+fn write_table(text: &mut String, report: &Report) -> std::fmt::Result {
+    let (machine, place) = (&report.machine, &report.file_system);
+    let unstable = report.rows.iter().filter(|row| !row.stable).count();
+    let others = report.rows.iter().map(|row| row.others).sum::<f64>() / report.rows.len().max(1) as f64;
+    writeln!(
+        text,
+        "Profile {}, {}, {:.0} s. {} x {}, {} MiB of memory, {}; {}. Load {} when it began; other programs and the kernel used {:.0} % \
+         of the processors meanwhile. {unstable} of {} windows stayed unstable.{}\n",
+        report.options.profile,
+        report.started,
+        report.seconds,
+        machine.processors,
+        cell(&machine.processor),
+        machine.memory_bytes >> 20,
+        cell(&machine.system),
+        cell(&place.kind),
+        machine.load_at_start,
+        others * 100.0,
+        report.rows.len(),
+        if report.optimised { "" } else { " NOT OPTIMISED: the figures say nothing." },
+    )?;
+    writeln!(
+        text,
+        "| scenario | value | probe | ratio | aim | verdict | window |\n|---|---|---|---|---|---|---|"
+    )?;
+    for row in &report.rows {
+        let aim = row.aim.map_or_else(|| "-".to_owned(), |aim: Bound| aim.to_string());
+        writeln!(
+            text,
+            "| `{}` | {} {} | {} {} | {} | {} | {} | {} |",
+            cell(&row.name),
+            short(row.value),
+            row.unit,
+            short(row.raw()),
+            row.probe_unit,
+            row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
+            cell(&aim),
+            row.verdict,
+            if row.stable { "stable" } else { "unstable" },
+        )?;
+    }
+    for skipped in &report.skipped {
+        writeln!(text, "\n`{}` was left out: {}.", cell(&skipped.name), cell(&skipped.reason))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Skipped, fixture};
+
+    /// Goal: what lies between the marks is replaced, and nothing else; doing it again changes nothing.
+    /// Method: a document with text on all sides.
+    #[test]
+    fn only_what_lies_between_the_marks_is_replaced() {
+        let mut report = fixture::report();
+        report.skipped.push(Skipped { name: "a|b".into(), reason: "not here".into() });
+        let filled = fill(&format!("before\n{BEGIN}\nold\n{END}\nafter\n"), &report).unwrap();
+        assert!(filled.starts_with(&format!("before\n{BEGIN}\nProfile smoke")), "{filled}");
+        assert!(filled.ends_with(&format!("{END}\nafter\n")) && !filled.contains("old"));
+        assert!(filled.contains("`a\\|b` was left out: not here."));
+        assert_eq!(fill(&filled, &report).unwrap(), filled);
+    }
+
+    /// Goal: a document that is not made for it is refused.
+    /// Method: a mark missing, in the wrong order, twice.
+    #[test]
+    fn documents_without_marks_are_refused() {
+        let report = fixture::report();
+        for bad in ["".into(), BEGIN.into(), format!("{END}{BEGIN}"), format!("{BEGIN}{END}{BEGIN}{END}")] {
+            assert!(matches!(fill(&bad, &report), Err(Error::Usage(_))), "{bad}");
+        }
+    }
+}
