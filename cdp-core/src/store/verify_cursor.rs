@@ -9,6 +9,9 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
+/// Ranges of bytes: ascending, merged.
+type Ranges = Vec<Range<u64>>;
+
 const VERSION: u32 = 1;
 /// Differences that a cursor names at most; a verification that has found more keeps the cursor it had.
 const RANGES_MAX: usize = 1 << 16;
@@ -25,9 +28,9 @@ pub struct VerifyCursor {
     /// Bytes of the volume that were compared: all below.
     next: u64,
     /// Ranges of bytes that differed, ascending.
-    different: Vec<Range<u64>>,
+    different: Ranges,
     /// Ranges of bytes of them that the store could not read, ascending.
-    damaged: Vec<Range<u64>>,
+    damaged: Ranges,
 }
 
 /// Where a verification begins, and what it tells on the way.
@@ -100,19 +103,15 @@ impl VerifyCursor {
     ///
     /// # Errors
     /// `InvalidArgument` when it is of another store or volume.
-    pub(super) fn of(
-        self,
-        store: Uuid,
-        info: &VolumeInfo,
-    ) -> Result<(u64, Vec<Range<u64>>, Vec<Range<u64>>)> {
+    pub(super) fn of(self, store: Uuid, info: &VolumeInfo) -> Result<(u64, [Ranges; 2])> {
         if self.store != store.to_string() || self.volume != info.id.get() {
             return Err(Error::InvalidArgument(
                 "the cursor is of the verification of another volume; verify without it".into(),
             ));
         }
         match self.volume_bytes == info.bytes {
-            true => Ok((self.next, self.different, self.damaged)),
-            false => Ok((0, Vec::new(), Vec::new())),
+            true => Ok((self.next, [self.different, self.damaged])),
+            false => Ok((0, [Vec::new(), Vec::new()])),
         }
     }
 }
@@ -195,11 +194,11 @@ mod tests {
         let id = |store: &Store| store.id();
         let part = std::slice::from_ref(&(4096..8192));
         let cursor = VerifyCursor::new(id(&store), &info(&store), 1 << 20, part, &[]).unwrap();
-        assert_eq!(cursor.clone().of(id(&store), &info(&store)).unwrap(), (1 << 20, part.to_vec(), vec![]));
+        assert_eq!(cursor.clone().of(id(&store), &info(&store)).unwrap(), (1 << 20, [part.to_vec(), vec![]]));
         let error = cursor.clone().of(id(&other), &info(&other)).unwrap_err();
         assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
         store.resize_volume("disk", 2 * BYTES).unwrap();
-        assert_eq!(cursor.clone().of(id(&store), &info(&store)).unwrap(), (0, vec![], vec![]));
+        assert_eq!(cursor.clone().of(id(&store), &info(&store)).unwrap(), (0, [vec![], vec![]]));
         let text = cursor.to_text();
         for (old, new) in [
             ("\"version\":1", "\"version\":2"),

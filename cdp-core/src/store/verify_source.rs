@@ -294,7 +294,7 @@ impl VerifyJob {
             ));
         };
         let Verify { store, info, found, .. } = &mut self.verify;
-        let (next, different, damaged) = cursor.of(store.inner.group.shared.store, info)?;
+        let (next, [different, damaged]) = cursor.of(store.inner.group.shared.store, info)?;
         (*asked, *compared) = (next, next);
         (found.different, found.damaged) = (different, damaged);
         self.pace.begin_at(next);
