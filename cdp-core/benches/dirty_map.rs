@@ -48,6 +48,10 @@ fn set(criterion: &mut Criterion) {
     group.bench_function("4 KiB, within 1 TiB", |bencher| {
         bencher.iter(|| wide.set(ByteRange::new((random.next() % TIB) & !4095, 4096)));
     });
+    let clean = map();
+    group.bench_function("4 KiB, within 1 TiB that is clean at first", |bencher| {
+        bencher.iter(|| clean.set(ByteRange::new((random.next() % TIB) & !4095, 4096)));
+    });
     // What memory allows: one bit in as many bytes as the map of 1 TiB has, without any map around it.
     let raw: Vec<AtomicU64> = (0..TIB / 4096 / 64).map(|_| AtomicU64::new(0)).collect();
     group.bench_function("yardstick: one bit of 32 MiB", |bencher| {

@@ -14,12 +14,12 @@
 //! bit gone and sets it, or the clear finds the word filled and puts it back. A set must not skip the summary when the bit it sets is
 //! there: another set may have put it there and not have reached the summary yet.
 //!
-//! Why a set may leave a bit alone that is there: what it announces was written before, and a fence comes between that and the look. So
-//! a look that meets the bit comes before any clear of it, and what the clearing thread reads from the source after the fence behind its
-//! clear is no older than the write. Without the fences the look could come before the write, and a clear and its read between the two.
-//! Looks are worth it: those of several sets wait for memory at the same time, where read-modify-writes wait for each other.
+//! Why a set takes a read-modify-write even when the bit is set: it puts the set into the order of changes of the word. A clear that
+//! comes after it synchronizes with it, so that what the clearing thread then reads from the source is no older than the write that was
+//! announced by the set. A look alone would give no such order, and a look behind a fence is no faster where the bit is there and twice as
+//! slow where it is not.
 
-use super::sync::{AtomicU64, fence, fence_for_loom, zeroed};
+use super::sync::{AtomicU64, fence_for_loom, zeroed};
 use crate::units::{len_u64, to_len};
 use std::{ops::Range, sync::atomic::Ordering::SeqCst};
 
@@ -72,8 +72,22 @@ impl Bits {
         Some(Self { len, words: zeroes(words)?, summary: zeroes(summary)? })
     }
 
+    /// Sets one bit. Returns whether a search finds it, which it nearly always does; if not, [`Bits::set`] is left to do. Any number of
+    /// threads.
+    ///
+    /// Part of its caller, and in few instructions: between one miss of the cache and the next a processor looks ahead over so many, and the
+    /// fewer of them are ours, the more sets wait for memory at the same time.
+    #[inline(always)]
+    pub(super) fn set_one(&self, bit: u64) -> bool {
+        let Some(word) = self.words.get(to_len(bit / WORD_BITS)) else { return false };
+        word.fetch_or(1 << (bit % WORD_BITS), SeqCst);
+        fence_for_loom();
+        let group = bit / WORD_BITS / GROUP_WORDS;
+        let summary = self.summary.get(to_len(group / WORD_BITS));
+        summary.is_some_and(|word| (word.load(SeqCst) >> (group % WORD_BITS)) & 1 != 0)
+    }
+
     /// Sets bits. Any number of threads.
-    #[inline]
     pub(super) fn set(&self, bits: Range<u64>) {
         debug_assert!(bits.end <= self.len);
         if bits.is_empty() {
@@ -81,19 +95,10 @@ impl Bits {
         }
         let (first, last) = (bits.start / WORD_BITS, (bits.end - 1) / WORD_BITS);
         if first == last {
-            // What nearly every write does.
             let unused = WORD_BITS - 1 - (bits.end - 1) % WORD_BITS;
             let mask = (u64::MAX << (bits.start % WORD_BITS)) & (u64::MAX >> unused);
-            self.set_in_word(first, mask);
-        } else {
-            self.set_across_words(bits);
+            return self.set_in_word(first, mask);
         }
-    }
-
-    /// Apart, so that the usual case saves no registers for it.
-    #[inline(never)]
-    fn set_across_words(&self, bits: Range<u64>) {
-        let (first, last) = (bits.start / WORD_BITS, (bits.end - 1) / WORD_BITS);
         for (word, mask) in words_of(bits) {
             self.words[word].fetch_or(mask, SeqCst);
         }
@@ -104,18 +109,11 @@ impl Bits {
     }
 
     /// No number of set bits is kept: nobody would have to be told what the word was.
-    #[inline]
     fn set_in_word(&self, word: u64, mask: u64) {
-        let group = word / GROUP_WORDS;
-        let (summary, bit) = (to_len(group / WORD_BITS), 1 << (group % WORD_BITS));
-        let word = &self.words[to_len(word)];
-        fence(SeqCst);
-        if word.load(SeqCst) & mask == mask && self.summary[summary].load(SeqCst) & bit == bit {
-            return;
-        }
-        word.fetch_or(mask, SeqCst);
+        self.words[to_len(word)].fetch_or(mask, SeqCst);
         fence_for_loom();
-        self.raise(summary, bit);
+        let group = word / GROUP_WORDS;
+        self.raise(to_len(group / WORD_BITS), 1 << (group % WORD_BITS));
     }
 
     /// Sets the bits of `words`, which begin at bit `first`, a multiple of 64. Bits past the end are left out.
@@ -165,7 +163,6 @@ impl Bits {
         for (word, mask) in words_of(bits) {
             self.words[word].fetch_and(!mask, SeqCst);
         }
-        fence(SeqCst);
         groups.for_each(|group| self.lower(group));
     }
 
@@ -225,6 +222,13 @@ mod loom_tests {
     use super::*;
     use loom::{model::Builder, sync::Arc, thread};
 
+    /// As the map does.
+    fn set(bits: &Bits, bit: u64) {
+        if !bits.set_one(bit) {
+            bits.set(bit..bit + 1);
+        }
+    }
+
     // All bits lie in the second group: a search from 0 finds them through the summary alone.
     fn check(body: impl Fn() + Sync + Send + 'static) {
         let mut builder = Builder::new();
@@ -238,9 +242,9 @@ mod loom_tests {
     fn loom_a_set_beside_a_clear_is_found() {
         check(|| {
             let bits = Arc::new(Bits::new(64 * 4 + 1).unwrap());
-            bits.set(131..132);
+            set(&bits, 131);
             let other = Arc::clone(&bits);
-            let setter = thread::spawn(move || other.set(135..136));
+            let setter = thread::spawn(move || set(&other, 135));
             bits.clear(131..132);
             setter.join().unwrap();
             assert_eq!(bits.find(0), Some(135));
@@ -255,8 +259,8 @@ mod loom_tests {
         check(|| {
             let bits = Arc::new(Bits::new(64 * 4 + 1).unwrap());
             let (one, two) = (Arc::clone(&bits), Arc::clone(&bits));
-            let first = thread::spawn(move || one.set(133..134));
-            let second = thread::spawn(move || two.set(198..199));
+            let first = thread::spawn(move || set(&one, 133));
+            let second = thread::spawn(move || set(&two, 198));
             first.join().unwrap();
             assert_eq!(bits.find(0), Some(133));
             bits.clear(133..134);
@@ -271,10 +275,10 @@ mod loom_tests {
     fn loom_a_set_that_met_its_bit_is_found() {
         check(|| {
             let bits = Arc::new(Bits::new(64 * 4 + 1).unwrap());
-            bits.set(131..132);
+            set(&bits, 131);
             let (one, two) = (Arc::clone(&bits), Arc::clone(&bits));
-            let first = thread::spawn(move || one.set(198..199));
-            let second = thread::spawn(move || two.set(198..199));
+            let first = thread::spawn(move || set(&one, 198));
+            let second = thread::spawn(move || set(&two, 198));
             bits.clear(131..132);
             first.join().unwrap();
             assert_eq!(bits.find(0), Some(198));
@@ -289,11 +293,11 @@ mod loom_tests {
         check(|| {
             let bits = Arc::new(Bits::new(65).unwrap());
             let content = Arc::new(AtomicU64::new(0));
-            bits.set(1..2);
+            set(&bits, 1);
             let (other, written) = (Arc::clone(&bits), Arc::clone(&content));
             let setter = thread::spawn(move || {
                 written.store(1, std::sync::atomic::Ordering::Relaxed);
-                other.set(1..2);
+                set(&other, 1);
             });
             bits.clear(1..2);
             let read = content.load(std::sync::atomic::Ordering::Relaxed);

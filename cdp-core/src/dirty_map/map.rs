@@ -194,6 +194,15 @@ impl DirtyMap {
     ///
     /// Lock-free, allocates nothing and does no I/O. A run that is being resynced is dirty again whatever becomes of its token.
     pub fn set(&self, range: ByteRange) {
+        let shared = &self.shared;
+        // What nearly every write is: one block.
+        if !shared.shape.single(range).is_some_and(|block| shared.bits.set_one(block)) {
+            self.put(range);
+        }
+    }
+
+    #[inline(never)]
+    fn put(&self, range: ByteRange) {
         let blocks = self.shared.shape.outward(range);
         if blocks == (0..self.shared.shape.blocks()) {
             self.set_all();

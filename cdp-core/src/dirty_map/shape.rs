@@ -79,6 +79,8 @@ impl Granularity {
 pub struct Shape {
     bytes: u64,
     granularity: Granularity,
+    /// Bytes of a block less one.
+    within: u64,
 }
 
 impl Shape {
@@ -92,7 +94,7 @@ impl Shape {
                 format!("volume size {bytes} must be a multiple of 512 from 512 to {VOLUME_BYTES_MAX} bytes");
             return Err(Error::InvalidArgument(text));
         }
-        Ok(Self { bytes, granularity })
+        Ok(Self { bytes, granularity, within: granularity.bytes() - 1 })
     }
 
     /// Size of the volume, bytes.
@@ -117,6 +119,17 @@ impl Shape {
             return 0..0;
         }
         range.offset >> self.granularity.shift..((end - 1) >> self.granularity.shift) + 1
+    }
+
+    /// The block in which a range lies, if it begins in the volume and is in one.
+    #[inline(always)]
+    pub(super) const fn single(self, range: ByteRange) -> Option<u64> {
+        let after = self.within - (range.offset & self.within);
+        if range.bytes.wrapping_sub(1) <= after && range.offset < self.bytes {
+            Some(range.offset >> self.granularity.shift)
+        } else {
+            None
+        }
     }
 
     /// The blocks that a range covers whole.

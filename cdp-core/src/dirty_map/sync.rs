@@ -3,7 +3,7 @@
 #[cfg(not(loom))]
 mod imp {
     pub(in crate::dirty_map) use parking_lot::Mutex;
-    pub(in crate::dirty_map) use std::sync::atomic::{AtomicU64, fence};
+    pub(in crate::dirty_map) use std::sync::atomic::AtomicU64;
 
     /// `words` words of zeroes. Pages that are never written take no memory.
     pub(in crate::dirty_map) fn zeroed(words: usize) -> Option<Box<[AtomicU64]>> {
@@ -17,7 +17,7 @@ mod imp {
 
 #[cfg(loom)]
 mod imp {
-    pub(in crate::dirty_map) use loom::sync::atomic::{AtomicU64, fence};
+    pub(in crate::dirty_map) use loom::sync::atomic::AtomicU64;
     use loom::sync::{Mutex as LoomMutex, MutexGuard};
 
     #[derive(Debug)]
@@ -38,8 +38,8 @@ mod imp {
     }
 
     pub(in crate::dirty_map) fn fence_for_loom() {
-        fence(std::sync::atomic::Ordering::SeqCst);
+        loom::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     }
 }
 
-pub(super) use imp::{AtomicU64, Mutex, fence, fence_for_loom, zeroed};
+pub(super) use imp::{AtomicU64, Mutex, fence_for_loom, zeroed};

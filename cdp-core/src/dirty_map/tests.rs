@@ -12,6 +12,26 @@ fn blocks(map: &DirtyMap) -> BTreeSet<u64> {
     map.extents().flat_map(|range| map.shape().outward(range)).collect()
 }
 
+/// Goal: what is taken for one block is that block, and whatever lies in one block of the volume is. Method: every range around the borders of
+/// blocks and of the volume, against the blocks that a range touches; ranges that wrap around.
+#[test]
+fn a_range_in_one_block_is_that_block() {
+    for granularity in [4096, 16384] {
+        let shape = Shape::new(5 * 4096 + 512, Granularity::new(granularity).unwrap()).unwrap();
+        let borders = (0..7).flat_map(|block| [block * 4096_u64, block * 4096 + 1, block * 4096 + 4095]);
+        let borders: Vec<u64> = borders.chain([shape.bytes(), u64::MAX - 1, u64::MAX]).collect();
+        for (offset, end) in borders.iter().flat_map(|offset| borders.iter().map(move |end| (*offset, *end)))
+        {
+            let range = ByteRange::new(offset, end.wrapping_sub(offset));
+            let touched = shape.outward(range);
+            match shape.single(range) {
+                Some(block) => assert_eq!(touched, block..block + 1, "{range:?}"),
+                None => assert!(touched.end - touched.start != 1 || range.end() > shape.bytes(), "{range:?}"),
+            }
+        }
+    }
+}
+
 /// Goal: bits at every edge are set, found, counted and cleaned alone. Method: one block each, at the edges of words, summaries, pages
 /// and of 2^31 and 2^32, in a map that is sparse enough to be reserved.
 #[test]
