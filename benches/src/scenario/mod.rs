@@ -127,7 +127,7 @@ impl Measured {
 pub struct Ready {
     /// Runs it.
     pub measure: Box<dyn FnOnce() -> Result<Measured>>,
-    /// The scenario's own probe, where the device is not what it is to be held against ([`Probe::Own`]).
+    /// The scenario's own probe, where the device is not what it is to be held against ([`crate::probe::Probe::Own`]).
     pub reference: Option<Reference>,
 }
 
