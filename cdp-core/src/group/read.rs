@@ -8,18 +8,21 @@ use crate::{
     error::{Error, Result},
     format::PAGE_LEN,
     index::{MASK_FULL, Piece},
-    io::AlignedBuf,
+    io::{AlignedBuf, BatchRead, Extent, IO_ALIGN},
     sabotage::Switch,
     units::{
         BLOCK_LEN, Block, ExtentId, SECTOR_BYTES, SECTOR_LEN, SECTORS_PER_BLOCK, Sector, SectorRange, Seq,
         VolumeId, len_u64, to_len,
     },
 };
+use std::{io, sync::Arc};
 
 /// Longest single read from the storage, bytes.
 const READ_LEN_MAX: usize = 1 << 20;
 /// Gap between two pieces that is read along rather than skipped, sectors.
 const READ_GAP_SECTORS: u64 = 64;
+/// Blocks in a row that are read by themselves, to where they belong, rather than with others across a gap.
+const RUN_BLOCKS_MIN: usize = 8;
 /// Times that a read is resolved anew after a mismatch.
 const ATTEMPTS: usize = 3;
 
@@ -39,6 +42,58 @@ impl Wanted {
     fn sectors(&self) -> u64 {
         u64::from(self.mask.count_ones())
     }
+
+    /// Whether it is all of its block.
+    fn is_whole(&self) -> bool {
+        self.take == MASK_FULL && self.mask == MASK_FULL
+    }
+}
+
+/// How many versions from the first on are whole blocks that follow each other on the volume as they do in the segment.
+fn following(wanted: &[Wanted]) -> usize {
+    let first = wanted[0];
+    let follows = |(index, version): &(u64, &Wanted)| {
+        version.is_whole()
+            && version.segment == first.segment
+            && version.block.get() == first.block.get() + index
+            && version.sector == first.sector + index * SECTORS_PER_BLOCK
+    };
+    (0..).zip(wanted).take_while(follows).count()
+}
+
+/// The part of the memory that each span is read to: its place in `out`, or the next part of `aside`.
+fn places<'a>(spans: &[Span], mut out: &'a mut [u8], mut aside: &'a mut [u8]) -> Vec<&'a mut [u8]> {
+    let mut placed: Vec<(usize, usize)> =
+        spans.iter().enumerate().filter_map(|(index, span)| Some((span.place?, index))).collect();
+    placed.sort_unstable();
+    let (mut taken, mut parts) = (0, Vec::new());
+    parts.resize_with(spans.len(), || None);
+    for (place, index) in placed {
+        let (buf, rest) = out.split_at_mut(place - taken).1.split_at_mut(spans[index].len);
+        (out, taken) = (rest, place + spans[index].len);
+        parts[index] = Some(buf);
+    }
+    let place_of = |(span, part): (&Span, Option<&'a mut [u8]>)| {
+        part.unwrap_or_else(|| {
+            let (buf, rest) = std::mem::take(&mut aside).split_at_mut(span.len);
+            aside = rest;
+            buf
+        })
+    };
+    spans.iter().zip(parts).map(place_of).collect()
+}
+
+/// A part of a segment that is read in one go, whole pages, with the versions in it.
+struct Span {
+    segment: ExtentId,
+    /// First byte.
+    start: u64,
+    /// Length, bytes.
+    len: usize,
+    /// How many of the wanted versions lie in it.
+    versions: usize,
+    /// Where in the caller's buffer its bytes belong, when they do so one by one and can be read there at once.
+    place: Option<usize>,
 }
 
 /// A part of the caller's buffer: the range that it stands for.
@@ -48,6 +103,18 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// Where in the buffer the bytes of a span belong, if they are whole blocks that follow each other there as they do in the segment, and
+    /// the address suits direct I/O.
+    fn place(&self, wanted: &[Wanted], start: u64, len: usize) -> Option<usize> {
+        let (first, start_sector) = (wanted[0], start / SECTOR_BYTES);
+        let at = first.block.first_sector().get().checked_sub(self.range.start.get())?;
+        let at = to_len(at * SECTOR_BYTES);
+        let fits = at + len <= self.out.len() && len == wanted.len() * BLOCK_LEN;
+        let aligned = (self.out.as_ptr().addr() + at).is_multiple_of(IO_ALIGN);
+        let begins = first.is_whole() && first.sector == start_sector;
+        (fits && aligned && begins && following(wanted) == wanted.len()).then_some(at)
+    }
+
     fn zero(&mut self, start: Sector, sectors: u64) {
         let from = start.get().max(self.range.start.get());
         let to = (start.get() + sectors).min(self.range.end().get());
@@ -148,16 +215,41 @@ impl Group {
         }
         let mut rest = &on_storage[..];
         while !rest.is_empty() {
-            let (group, others) = rest.split_at(self.contiguous(rest));
-            self.read_group(group, target)?;
-            rest = others;
+            let spans = self.spans(rest, target);
+            let versions = spans.iter().map(|span| span.versions).sum();
+            let (now, later) = rest.split_at(versions);
+            self.read_spans(now, &spans, target)?;
+            rest = later;
         }
         Ok(())
+    }
+
+    /// The parts of segments that are read together to get the first of the wanted versions: at least one, and not more than a buffer holds.
+    fn spans(&self, wanted: &[Wanted], target: &Target<'_>) -> Vec<Span> {
+        let (mut spans, mut rest, mut bytes) = (Vec::new(), wanted, 0);
+        while !rest.is_empty() {
+            let (group, others) = rest.split_at(self.contiguous(rest));
+            let start = group[0].sector * SECTOR_BYTES / len_u64(PAGE_LEN) * len_u64(PAGE_LEN);
+            let end = group.iter().map(|w| (w.sector + w.sectors()) * SECTOR_BYTES).max().unwrap_or(start);
+            let len = to_len(end - start).next_multiple_of(PAGE_LEN);
+            bytes += len;
+            if bytes > READ_LEN_MAX && !spans.is_empty() {
+                break;
+            }
+            let place = target.place(group, start, len);
+            spans.push(Span { segment: group[0].segment, start, len, versions: group.len(), place });
+            rest = others;
+        }
+        spans
     }
 
     /// How many of the wanted versions are read in one go.
     fn contiguous(&self, wanted: &[Wanted]) -> usize {
         let first = wanted[0];
+        let whole = following(wanted).min(READ_LEN_MAX / BLOCK_LEN);
+        if whole >= RUN_BLOCKS_MIN {
+            return whole;
+        }
         let start = first.sector / SECTORS_PER_BLOCK * SECTORS_PER_BLOCK;
         let mut end = first.sector + first.sectors();
         let mut count = 1;
@@ -174,56 +266,70 @@ impl Group {
         count
     }
 
-    fn read_group(&self, wanted: &[Wanted], target: &mut Target<'_>) -> Result<()> {
-        let segment = wanted[0].segment;
-        let start = wanted[0].sector * SECTOR_BYTES / len_u64(PAGE_LEN) * len_u64(PAGE_LEN);
-        let end = wanted.iter().map(|w| (w.sector + w.sectors()) * SECTOR_BYTES).max().unwrap_or(start);
-        let len = to_len(end - start).next_multiple_of(PAGE_LEN);
-        let mut buffer = self.take_read_buffer(len)?;
-        let read = self.shared.handle(segment).and_then(|handle| {
-            handle.read_at(start, &mut buffer[..len]).map_err(|error| {
-                if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                    let seqs = (wanted[0].seq, wanted[0].seq);
-                    self.shared.damage(
-                        segment,
-                        start,
-                        len_u64(len),
-                        seqs,
-                        "the segment ends before its payload",
-                    )
-                } else {
-                    Error::io("read", self.shared.storage.describe(segment), error)
-                }
+    /// Reads the spans that hold `wanted`, all at once, and delivers the versions in them.
+    fn read_spans(&self, wanted: &[Wanted], spans: &[Span], target: &mut Target<'_>) -> Result<()> {
+        let mut handles: Vec<Arc<dyn Extent>> = Vec::with_capacity(spans.len());
+        for span in spans {
+            let handle = self.shared.handle(span.segment);
+            handles.push(handle.map_err(|error| self.failed_span(span, wanted[0].seq, error))?);
+        }
+        let aside_len = spans.iter().filter(|span| span.place.is_none()).map(|span| span.len).sum();
+        let mut aside = if aside_len > 0 { Some(self.take_read_buffer(aside_len)?) } else { None };
+        let outcomes = {
+            let places = places(spans, target.out, aside.as_deref_mut().unwrap_or_default());
+            let reads = spans.iter().zip(&handles).zip(places);
+            let reads =
+                reads.map(|((span, extent), buf)| BatchRead { extent: &**extent, offset: span.start, buf });
+            self.batches.read(&mut reads.collect::<Vec<_>>())
+        };
+        let (mut rest, mut from) = (wanted, 0);
+        let outcome = spans.iter().zip(outcomes).try_for_each(|(span, outcome)| {
+            let (versions, others) = rest.split_at(span.versions);
+            rest = others;
+            outcome.map_err(|error| {
+                let error = Error::io("read", self.shared.storage.describe(span.segment), error);
+                self.failed_span(span, versions[0].seq, error)
+            })?;
+            if let Some(place) = span.place {
+                let blocks = target.out[place..place + span.len].chunks(BLOCK_LEN);
+                return versions.iter().zip(blocks).try_for_each(|(w, block)| self.verify(w, block));
+            }
+            let stored = &aside.as_deref().unwrap_or_default()[from..from + span.len];
+            from += span.len;
+            versions.iter().try_for_each(|w| {
+                let at = to_len(w.sector * SECTOR_BYTES - span.start);
+                self.deliver(w, &stored[at..at + to_len(w.sectors() * SECTOR_BYTES)], target)
             })
         });
-        let read = read.map_err(|error| match error {
-            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => self.shared.damage(
-                segment,
-                start,
-                len_u64(len),
-                (wanted[0].seq, wanted[0].seq),
-                "the segment is missing",
-            ),
-            other => other,
-        });
-        let outcome = read.and_then(|()| {
-            wanted.iter().try_for_each(|w| {
-                let from = to_len(w.sector * SECTOR_BYTES - start);
-                self.deliver(w, &buffer[from..from + to_len(w.sectors() * SECTOR_BYTES)], target)
-            })
-        });
-        self.return_read_buffer(buffer);
+        aside.into_iter().for_each(|buffer| self.return_read_buffer(buffer));
         outcome
     }
 
+    /// What a read that failed says of the store: a segment that is gone or too short is damage.
+    fn failed_span(&self, span: &Span, seq: Seq, error: Error) -> Error {
+        let Error::Io { source, .. } = &error else { return error };
+        let what = match source.kind() {
+            io::ErrorKind::UnexpectedEof => "the segment ends before its payload",
+            io::ErrorKind::NotFound => "the segment is missing",
+            _ => return error,
+        };
+        self.shared.damage(span.segment, span.start, len_u64(span.len), (seq, seq), what)
+    }
+
     fn deliver(&self, wanted: &Wanted, stored: &[u8], target: &mut Target<'_>) -> Result<()> {
+        self.verify(wanted, stored)?;
+        target.copy(wanted, stored);
+        Ok(())
+    }
+
+    /// Compares what was read with its digest.
+    fn verify(&self, wanted: &Wanted, stored: &[u8]) -> Result<()> {
         let trusted = self.shared.sabotage.on(Switch::SkipDigestCheck);
         if !trusted && self.shared.key.digest(stored) != wanted.digest {
             let (offset, length) = (wanted.sector * SECTOR_BYTES, len_u64(stored.len()));
             let what = format!("payload of block {}", wanted.block);
             return Err(self.shared.damage(wanted.segment, offset, length, (wanted.seq, wanted.seq), &what));
         }
-        target.copy(wanted, stored);
         Ok(())
     }
 

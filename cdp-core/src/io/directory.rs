@@ -28,7 +28,7 @@ use std::{
     fs::{DirBuilder, File},
     io,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::{DirBuilderExt, FileExt, MetadataExt},
     },
     path::Path,
@@ -375,6 +375,10 @@ impl Extent for DirectoryExtent {
     fn allocated(&self) -> io::Result<u64> {
         // The unit of st_blocks, whatever the block size of the file system.
         Ok(self.file.metadata()?.blocks() * 512)
+    }
+
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
     }
 }
 

@@ -14,6 +14,7 @@
 //! - **Errors** are `std::io::Error` with the errno of the operating system where there is one.
 
 mod aligned;
+mod batch;
 mod clock;
 #[cfg(test)]
 mod conformance;
@@ -21,12 +22,15 @@ mod directory;
 mod flat;
 mod lock_table;
 mod memory;
+#[cfg(target_os = "linux")]
+mod ring;
 #[cfg(any(test, feature = "testing"))]
 pub mod simulated;
 mod sparse;
 mod throttle;
 
 pub use aligned::{AlignedBuf, IO_ALIGN};
+pub(crate) use batch::{BatchRead, BatchReader};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub(crate) use directory::raw_extent;
 pub use directory::{DirectoryOptions, DirectoryStorage};
@@ -36,7 +40,7 @@ pub use memory::MemoryStorage;
 pub use throttle::ThrottledStorage;
 
 use crate::units::ExtentId;
-use std::{io, sync::Arc};
+use std::{io, os::fd::BorrowedFd, sync::Arc};
 
 /// A guard for a lock on a storage; the lock ends when it is dropped.
 pub trait StorageLock: Send + Sync {}
@@ -136,5 +140,11 @@ pub trait Extent: Send + Sync {
     /// The host's errors.
     fn allocated(&self) -> io::Result<u64> {
         self.size()
+    }
+
+    /// The open file that holds the extent, byte for byte at the same offsets, where there is one; `None` by default. The library may then ask
+    /// the operating system for several reads at once, past [`Extent::read_at`], which it falls back to.
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 }

@@ -65,11 +65,12 @@ pub(crate) fn restore(
 ) -> Result<Restored> {
     let mut delivery = Delivery { target, progress, total: snapshot.bytes(), restored: Restored::default() };
     if readers == 0 {
-        let mut offset = 0;
+        let (mut offset, spare) = (0, Spare::default());
         while offset < snapshot.bytes() {
-            let piece = read_piece(snapshot, offset)?;
+            let piece = read_piece(snapshot, offset, &spare)?;
             offset = piece.end;
             delivery.take(&piece)?;
+            spare.put(piece);
         }
     } else {
         read_ahead(snapshot, readers.min(READERS_MAX), &mut delivery)?;
@@ -86,7 +87,7 @@ pub(crate) fn restore_piece(
     if offset >= snapshot.bytes() {
         return Ok((snapshot.bytes(), Restored::default()));
     }
-    let piece = read_piece(snapshot, offset)?;
+    let piece = read_piece(snapshot, offset, &Spare::default())?;
     let (total, restored) = (snapshot.bytes(), Restored::default());
     let mut delivery = Delivery { target, progress: &mut |_| {}, total, restored };
     delivery.take(&piece)?;
@@ -100,7 +101,24 @@ struct Piece {
     data: Option<AlignedBuf>,
 }
 
-fn read_piece(snapshot: &Snapshot, offset: u64) -> Result<Piece> {
+/// Buffers of pieces that were delivered, for those to come: to map new memory and to fault it in costs more than to fill it.
+#[derive(Default)]
+struct Spare(Mutex<Vec<AlignedBuf>>);
+
+impl Spare {
+    /// A buffer of a chunk, aligned, so that a target may write it with direct I/O.
+    fn take(&self) -> Result<AlignedBuf> {
+        let spare = self.0.lock().pop();
+        let made = spare.map_or_else(|| AlignedBuf::new(to_len(CHUNK_BYTES)), Ok);
+        made.map_err(|error| Error::io("allocate", "a buffer", error))
+    }
+
+    fn put(&self, piece: Piece) {
+        self.0.lock().extend(piece.data);
+    }
+}
+
+fn read_piece(snapshot: &Snapshot, offset: u64, spare: &Spare) -> Result<Piece> {
     let total = snapshot.bytes();
     let chunk_end = (offset + CHUNK_BYTES).min(total);
     let data_from = snapshot.next_data(offset)?.map_or(total, |data| data.min(total));
@@ -110,8 +128,7 @@ fn read_piece(snapshot: &Snapshot, offset: u64) -> Result<Piece> {
         return Ok(Piece { offset, end, data: None });
     }
     let len = to_len(chunk_end - offset);
-    // Aligned, so that a target may write it with direct I/O.
-    let mut data = AlignedBuf::new(len).map_err(|error| Error::io("allocate", "a buffer", error))?;
+    let mut data = spare.take()?;
     snapshot.read(offset, &mut data[..len])?;
     Ok(Piece { offset, end: chunk_end, data: Some(data) })
 }
@@ -121,18 +138,19 @@ fn read_ahead(snapshot: &Snapshot, readers: usize, delivery: &mut Delivery<'_>) 
     let total = snapshot.bytes();
     let next = AtomicU64::new(0);
     let window = Window::new(2 * len_u64(readers) * CHUNK_BYTES);
+    let spare = Spare::default();
     std::thread::scope(|scope| {
         // A reader holds one piece that it has read and cannot hand over; the channel holds one more each.
         let (sender, receiver) = mpsc::sync_channel::<Result<Piece>>(readers);
         for _ in 0..readers {
-            let (sender, next, window) = (sender.clone(), &next, &window);
+            let (sender, next, window, spare) = (sender.clone(), &next, &window, &spare);
             scope.spawn(move || {
                 loop {
                     let offset = next.fetch_add(CHUNK_BYTES, Ordering::SeqCst);
                     if offset >= total || !window.wait_for(offset) {
                         return;
                     }
-                    let piece = read_piece(snapshot, offset);
+                    let piece = read_piece(snapshot, offset, spare);
                     if let Ok(piece) = &piece {
                         next.fetch_max(piece.end, Ordering::SeqCst);
                     }
@@ -143,7 +161,7 @@ fn read_ahead(snapshot: &Snapshot, readers: usize, delivery: &mut Delivery<'_>) 
             });
         }
         drop(sender);
-        let outcome = deliver_in_order(&receiver, total, &window, delivery);
+        let outcome = deliver_in_order(&receiver, total, &window, &spare, delivery);
         window.move_to(u64::MAX);
         drop(receiver);
         outcome
@@ -154,6 +172,7 @@ fn deliver_in_order(
     receiver: &mpsc::Receiver<Result<Piece>>,
     total: u64,
     window: &Window,
+    spare: &Spare,
     delivery: &mut Delivery<'_>,
 ) -> Result<()> {
     let mut early: BTreeMap<u64, Piece> = BTreeMap::new();
@@ -169,6 +188,7 @@ fn deliver_in_order(
         if piece.end > offset {
             offset = piece.end;
             delivery.take(&piece)?;
+            spare.put(piece);
             window.move_to(offset);
         }
     }
