@@ -3,11 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 use cdp_core::{
-    BookmarkKind, CreateOptions, Error, NewBookmark, OpenOptions, Point, RestoreTarget, Stepped, Store,
+    BookmarkKind, CreateOptions, Error, NewBookmark, OpenOptions, Point, RestoreTarget, SharedTarget,
+    Stepped, Store,
     io::{DirectoryOptions, DirectoryStorage, ManualClock, MemoryStorage, Storage},
     units::{Seq, TimeNs},
 };
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 fn options() -> OpenOptions {
     OpenOptions { segment_bytes: 256 << 10, run_fanout: 2, ..OpenOptions::default() }
@@ -194,8 +198,34 @@ impl RestoreTarget for Kept {
     }
 }
 
-/// Goal: a restore gives the image, in order and whole, however many threads read ahead; a damaged one ends with an error. Method: a volume
-/// of some chunks with holes between them, restored with several numbers of readers, then with a segment cut away.
+/// A target of several threads that keeps the image, and how often each block was told.
+struct Shared {
+    image: Mutex<Vec<u8>>,
+    told: Mutex<BTreeMap<u64, u64>>,
+}
+
+impl Shared {
+    fn tell(&self, offset: u64, length: u64) {
+        assert!(self.told.lock().unwrap().insert(offset, length).is_none());
+    }
+}
+
+impl SharedTarget for Shared {
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.tell(offset, data.len() as u64);
+        self.image.lock().unwrap()[usize::try_from(offset).unwrap()..][..data.len()].copy_from_slice(data);
+        Ok(())
+    }
+
+    fn zero(&self, offset: u64, length: u64) -> std::io::Result<()> {
+        self.tell(offset, length);
+        Ok(())
+    }
+}
+
+/// Goal: a restore gives the image, in order and whole, however many threads read ahead, or whole and each byte once when the threads write
+/// themselves; a damaged one ends with an error. Method: a volume of some chunks with holes between them, restored with several numbers of
+/// readers, then with a segment cut away.
 #[test]
 fn a_restore_is_in_order_whatever_reads_ahead() {
     let storage = MemoryStorage::new();
@@ -220,10 +250,26 @@ fn a_restore_is_in_order_whatever_reads_ahead() {
         let (restored, end) = restore(readers).unwrap();
         assert!(restored == image && end == bytes, "{readers} readers");
     }
+    let restore_shared = |threads| {
+        let target = Shared { image: Mutex::new(vec![0; image.len()]), told: Mutex::default() };
+        let snapshot = volume.snapshot(Seq::new(5)).unwrap();
+        let mut last = 0;
+        let restored = snapshot.restore_shared(threads, &target, &mut |progress| last = progress.done)?;
+        let ends = target.told.into_inner().unwrap().into_iter().fold(0, |end, (offset, length)| {
+            assert_eq!(offset, end);
+            end + length
+        });
+        assert_eq!([ends, last, restored.data_bytes + restored.zero_bytes], [bytes; 3]);
+        Ok::<_, Error>(target.image.into_inner().unwrap())
+    };
+    for threads in [0, 1, 3, 16] {
+        assert!(restore_shared(threads).unwrap() == image, "{threads} threads");
+    }
     for extent in storage.list().unwrap().into_iter().skip(2) {
         storage.open(extent).unwrap().set_size(8192).unwrap();
     }
     for readers in [0, 5] {
         assert!(matches!(restore(readers), Err(Error::Damaged(_))));
+        assert!(matches!(restore_shared(readers), Err(Error::Damaged(_))));
     }
 }

@@ -17,8 +17,8 @@ use crate::{
 use cdp_core::{Progress, RestoreTarget, Snapshot, text::format_time};
 use std::{io, path::Path, time::Instant};
 
-/// Threads that read ahead of the writing of an image.
-const READERS: usize = 8;
+/// Threads that read and write a new image, or read ahead of the writing of another.
+const THREADS: usize = 8;
 
 /// Runs the command.
 pub fn run(arguments: &RestoreArguments) -> Outcome {
@@ -64,8 +64,11 @@ pub fn run(arguments: &RestoreArguments) -> Outcome {
 
 /// Writes a snapshot as a new image, and returns how many bytes of it are not holes.
 pub fn restore_new(snapshot: &Snapshot, path: &Path, replace: bool, interrupt: &Interrupt) -> Outcome<u64> {
-    let mut image = NewImage::begin(path, snapshot.bytes(), interrupt.clone())?;
-    restore_to(snapshot, &mut image, "restore")?;
+    let image = NewImage::begin(path, snapshot.bytes(), interrupt.clone())?;
+    let bar = Bar::new("restore");
+    let mut show = |progress: Progress| bar.show(progress.done, progress.total);
+    snapshot.restore_shared(THREADS, &image, &mut show)?;
+    drop(bar);
     let written_bytes = image.written_bytes();
     image.finish(replace)?;
     Ok(written_bytes)
@@ -88,7 +91,7 @@ fn restore_onto(snapshot: &Snapshot, path: &Path, interrupt: &Interrupt) -> Outc
 
 fn restore_to(snapshot: &Snapshot, target: &mut dyn RestoreTarget, what: &'static str) -> Outcome {
     let bar = Bar::new(what);
-    snapshot.restore(READERS, target, &mut |progress: Progress| bar.show(progress.done, progress.total))?;
+    snapshot.restore(THREADS, target, &mut |progress: Progress| bar.show(progress.done, progress.total))?;
     Ok(())
 }
 

@@ -4,13 +4,14 @@ use crate::{
     exit::{Failure, Outcome},
     interrupt::Interrupt,
 };
-use cdp_core::RestoreTarget;
+use cdp_core::SharedTarget;
 use rustix::fs::{CWD, OFlags, RenameFlags};
 use std::{
     fs::File,
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 /// Alignment of offset, length and address in direct I/O, bytes.
@@ -22,9 +23,11 @@ pub struct NewImage {
     file: tempfile::NamedTempFile,
     /// The same file for direct I/O, which is several times faster than by way of the page cache, where the file system has it.
     direct: Option<File>,
+    /// Whether the file system took the flag and refuses its use.
+    refused: AtomicBool,
     path: PathBuf,
     interrupt: Interrupt,
-    written_bytes: u64,
+    written_bytes: AtomicU64,
 }
 
 impl NewImage {
@@ -53,17 +56,28 @@ impl NewImage {
             .custom_flags(OFlags::DIRECT.bits().cast_signed())
             .open(file.path())
             .ok();
-        Ok(Self { file, direct, path: path.to_owned(), interrupt, written_bytes: 0 })
+        Ok(Self {
+            file,
+            direct,
+            refused: AtomicBool::new(false),
+            path: path.to_owned(),
+            interrupt,
+            written_bytes: AtomicU64::new(0),
+        })
     }
 
-    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let aligned = data.len().is_multiple_of(DIRECT_ALIGN)
             && data.as_ptr().addr().is_multiple_of(DIRECT_ALIGN)
             && offset.is_multiple_of(DIRECT_ALIGN as u64);
-        if aligned && let Some(direct) = &self.direct {
+        if aligned
+            && !self.refused.load(Ordering::Relaxed)
+            && let Some(direct) = &self.direct
+        {
             match direct.write_all_at(data, offset) {
-                // The file system took the flag and refuses its use.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.direct = None,
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    self.refused.store(true, Ordering::Relaxed);
+                }
                 outcome => return outcome,
             }
         }
@@ -72,7 +86,7 @@ impl NewImage {
 
     /// Bytes written so far; the rest are holes.
     pub fn written_bytes(&self) -> u64 {
-        self.written_bytes
+        self.written_bytes.load(Ordering::Relaxed)
     }
 
     /// Makes the image durable and gives it its name; an existing file is refused, or replaced.
@@ -126,15 +140,16 @@ impl NewImage {
     }
 }
 
-impl RestoreTarget for NewImage {
-    fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+impl SharedTarget for NewImage {
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.interrupt.check()?;
         self.write_at(offset, data)?;
-        self.written_bytes += u64::try_from(data.len()).map_err(io::Error::other)?;
+        let bytes = u64::try_from(data.len()).map_err(io::Error::other)?;
+        self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
-    fn zero(&mut self, _offset: u64, _length: u64) -> io::Result<()> {
+    fn zero(&self, _offset: u64, _length: u64) -> io::Result<()> {
         self.interrupt.check()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::interrupt::Interrupt;
-use cdp_core::{ImportSource, RestoreTarget};
+use cdp_core::{ImportSource, SharedTarget};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 fn read_all(source: &mut ImageSource, bytes: usize) -> (Vec<u8>, usize) {
@@ -47,7 +47,7 @@ fn an_interrupt_ends_reading_and_writing() {
     std::fs::write(&path, [1; 512]).unwrap();
     let interrupt = Interrupt::default();
     let mut source = ImageSource::open(&path, interrupt.clone()).unwrap();
-    let mut target = NewImage::begin(&directory.path().join("new"), 512, interrupt.clone()).unwrap();
+    let target = NewImage::begin(&directory.path().join("new"), 512, interrupt.clone()).unwrap();
     interrupt.set();
     assert!(source.next(&mut [0; 512]).is_err());
     assert!(target.write(0, &[0; 512]).is_err());
@@ -63,7 +63,7 @@ fn a_new_image_appears_only_when_it_is_complete() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("image");
     let begin = || {
-        let mut image = NewImage::begin(&path, 8 << 20, Interrupt::default()).unwrap();
+        let image = NewImage::begin(&path, 8 << 20, Interrupt::default()).unwrap();
         image.write(4096, &[3; 4096]).unwrap();
         image.zero(8192, (8 << 20) - 8192).unwrap();
         image

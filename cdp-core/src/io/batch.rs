@@ -77,3 +77,79 @@ impl BatchReader {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        io::{AlignedBuf, DirectoryOptions, DirectoryStorage, IO_ALIGN, MemoryStorage, Storage},
+        units::ExtentId,
+    };
+    use std::sync::Arc;
+
+    const PAGES: usize = 300;
+
+    /// An extent whose page `n` is filled with `n` and a tag.
+    fn filled(storage: &dyn Storage, id: u64, tag: u8) -> Arc<dyn Extent> {
+        let extent = storage.create(ExtentId::new(id), 0).unwrap();
+        let mut pages = AlignedBuf::new(PAGES * IO_ALIGN).unwrap();
+        for (page, bytes) in pages.chunks_mut(IO_ALIGN).enumerate() {
+            bytes.fill(tag ^ u8::try_from(page % 251).unwrap());
+        }
+        extent.write_at(0, &pages).unwrap();
+        extent.sync().unwrap();
+        extent
+    }
+
+    /// Goal: every read of a batch gets its own bytes, or the error that it would have got alone, from files and from other extents. Method:
+    /// more reads than a ring takes, out of order, from two files and an extent in memory, two of them past the end, in four threads at
+    /// once; then whether the ring was there at all.
+    #[test]
+    fn each_read_of_a_batch_gets_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = DirectoryStorage::create(directory.path(), DirectoryOptions::default()).unwrap();
+        let extents = [filled(&files, 1, 0), filled(&MemoryStorage::new(), 1, 7), filled(&files, 2, 99)];
+        let tags = [0u8, 7, 99];
+        let reader = BatchReader::default();
+        let read_all = |turn: usize| {
+            let mut buffer = AlignedBuf::new(PAGES * IO_ALIGN).unwrap();
+            // 7 and the number of pages have no common divisor: each place once, never two in a row. The last two are past the end.
+            let page_of =
+                |at: usize| if at + 2 < PAGES { (at * 7 + turn) % PAGES } else { PAGES - 1 + at % 2 + 1 };
+            let mut batch: Vec<BatchRead<'_>> = buffer
+                .chunks_mut(IO_ALIGN)
+                .enumerate()
+                .map(|(at, buf)| BatchRead {
+                    extent: &*extents[at % 3],
+                    offset: u64::try_from(page_of(at) * IO_ALIGN).unwrap(),
+                    buf,
+                })
+                .collect();
+            let outcomes = reader.read(&mut batch);
+            drop(batch);
+            for (at, (outcome, bytes)) in outcomes.iter().zip(buffer.chunks(IO_ALIGN)).enumerate() {
+                if at + 2 < PAGES {
+                    outcome.as_ref().unwrap();
+                    let byte = tags[at % 3] ^ u8::try_from(page_of(at) % 251).unwrap();
+                    assert!(bytes.iter().all(|found| *found == byte), "read {at} of turn {turn}");
+                } else {
+                    let error = outcome.as_ref().unwrap_err();
+                    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "read {at} of turn {turn}");
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || (0..8).for_each(|turn| read_all(thread * 8 + turn)));
+            }
+        });
+        #[cfg(target_os = "linux")]
+        if reader.refused.load(Ordering::Relaxed) {
+            eprintln!(
+                "skipped: this system has no io_uring or forbids it, so that the reads came one after another"
+            );
+        } else {
+            assert!(!reader.idle.lock().is_empty(), "no ring was used");
+        }
+    }
+}

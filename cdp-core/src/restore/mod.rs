@@ -47,6 +47,21 @@ pub trait RestoreTarget {
     fn zero(&mut self, offset: u64, length: u64) -> io::Result<()>;
 }
 
+/// Where a restore of several threads writes to: a file or a device. Every byte is told once, in no order.
+pub trait SharedTarget: Sync {
+    /// Writes `data` at byte `offset`, as [`RestoreTarget::write`] does, beside other calls.
+    ///
+    /// # Errors
+    /// Those of the target, which end the restore.
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Makes `length` bytes from `offset` read as zeroes, beside other calls. A target that is known to be empty may do nothing.
+    ///
+    /// # Errors
+    /// Those of the target, which end the restore.
+    fn zero(&self, offset: u64, length: u64) -> io::Result<()>;
+}
+
 /// What a restore wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
@@ -119,18 +134,27 @@ impl Spare {
 }
 
 fn read_piece(snapshot: &Snapshot, offset: u64, spare: &Spare) -> Result<Piece> {
+    let (end, holds_data) = piece_end(snapshot, offset)?;
+    let data = if holds_data { Some(read_chunk(snapshot, offset, end, spare)?) } else { None };
+    Ok(Piece { offset, end, data })
+}
+
+/// Where the chunk or the hole ends that begins at `offset`, and whether it holds data.
+fn piece_end(snapshot: &Snapshot, offset: u64) -> Result<(u64, bool)> {
     let total = snapshot.bytes();
     let chunk_end = (offset + CHUNK_BYTES).min(total);
     let data_from = snapshot.next_data(offset)?.map_or(total, |data| data.min(total));
-    if data_from >= chunk_end {
-        // Cut at a chunk, so that readers beside each other meet at the same places.
-        let end = if data_from == total { total } else { data_from / CHUNK_BYTES * CHUNK_BYTES };
-        return Ok(Piece { offset, end, data: None });
+    if data_from < chunk_end {
+        return Ok((chunk_end, true));
     }
-    let len = to_len(chunk_end - offset);
+    // Cut at a chunk, so that readers beside each other meet at the same places.
+    Ok((if data_from == total { total } else { data_from / CHUNK_BYTES * CHUNK_BYTES }, false))
+}
+
+fn read_chunk(snapshot: &Snapshot, offset: u64, end: u64, spare: &Spare) -> Result<AlignedBuf> {
     let mut data = spare.take()?;
-    snapshot.read(offset, &mut data[..len])?;
-    Ok(Piece { offset, end: chunk_end, data: Some(data) })
+    snapshot.read(offset, &mut data[..to_len(end - offset)])?;
+    Ok(data)
 }
 
 /// Chunks are read by several threads, at most a window ahead of the one that is delivered, and delivered in order.
@@ -193,6 +217,101 @@ fn deliver_in_order(
         }
     }
     Ok(())
+}
+
+/// Restores with `threads` threads, each of which reads a chunk and writes it itself, so that nothing is copied or handed over. The calling
+/// thread only tells how far they are; with 0 it does the work.
+pub(crate) fn restore_shared(
+    snapshot: &Snapshot,
+    threads: usize,
+    target: &dyn SharedTarget,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Restored> {
+    if threads == 0 {
+        return restore(snapshot, 0, &mut OneOfMany(target), progress);
+    }
+    let claims = Claims { snapshot, next: Mutex::new(0), spare: Spare::default() };
+    let (mut sum, mut done, mut failure) = (Restored::default(), 0, None);
+    std::thread::scope(|scope| {
+        let (sender, receiver) = mpsc::channel();
+        for _ in 0..threads.min(READERS_MAX) {
+            let (sender, claims) = (sender.clone(), &claims);
+            scope.spawn(move || {
+                while let Some(piece) = claims.restore_next(target).transpose() {
+                    let failed = piece.is_err();
+                    if failed {
+                        claims.end();
+                    }
+                    if sender.send(piece).is_err() || failed {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for piece in receiver {
+            match piece {
+                Ok((length, restored)) => {
+                    done += length;
+                    sum.data_bytes += restored.data_bytes;
+                    sum.zero_bytes += restored.zero_bytes;
+                    progress(Progress { done, total: snapshot.bytes() });
+                }
+                Err(error) => failure = failure.take().or(Some(error)),
+            }
+        }
+    });
+    failure.map_or(Ok(sum), Err)
+}
+
+/// The chunks and holes that nobody restores yet.
+struct Claims<'a> {
+    snapshot: &'a Snapshot,
+    next: Mutex<u64>,
+    spare: Spare,
+}
+
+impl Claims<'_> {
+    /// Restores the next chunk or hole; returns its length and what was written, or `None` when there is none.
+    fn restore_next(&self, target: &dyn SharedTarget) -> Result<Option<(u64, Restored)>> {
+        let total = self.snapshot.bytes();
+        let (offset, end, holds_data) = {
+            let mut next = self.next.lock();
+            if *next >= total {
+                return Ok(None);
+            }
+            let (offset, (end, holds_data)) = (*next, piece_end(self.snapshot, *next)?);
+            *next = end;
+            (offset, end, holds_data)
+        };
+        let data = if holds_data { Some(read_chunk(self.snapshot, offset, end, &self.spare)?) } else { None };
+        let piece = Piece { offset, end, data };
+        let mut one = OneOfMany(target);
+        let mut delivery =
+            Delivery { target: &mut one, progress: &mut |_| {}, total, restored: Restored::default() };
+        delivery.take(&piece)?;
+        let restored = delivery.restored;
+        self.spare.put(piece);
+        Ok(Some((end - offset, restored)))
+    }
+
+    /// Nothing is claimed any more.
+    fn end(&self) {
+        *self.next.lock() = u64::MAX;
+    }
+}
+
+/// One of the threads that write a target.
+struct OneOfMany<'a>(&'a dyn SharedTarget);
+
+impl RestoreTarget for OneOfMany<'_> {
+    fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn zero(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        self.0.zero(offset, length)
+    }
 }
 
 /// How far readers may run ahead of the delivery, so that memory stays bounded when one of them is slow.

@@ -7,7 +7,7 @@ use crate::{
     catalog::VolumeInfo,
     error::Result,
     limits::READ_BYTES_MAX,
-    restore::{Progress, RestoreTarget, Restored, restore, restore_piece},
+    restore::{Progress, RestoreTarget, Restored, SharedTarget, restore, restore_piece, restore_shared},
     store::{Store, check_range},
     units::{BLOCK_BYTES, Block, Seq, len_u64},
 };
@@ -86,6 +86,21 @@ impl Snapshot {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Restored> {
         restore(self, readers, target, progress)
+    }
+
+    /// Writes the image to a target that several threads may write at once, holes left out: the fastest way to a file or a device. `threads`
+    /// threads, started for the time of this call, read and write; with 0 none is started. Memory: one chunk of 1 MiB a thread, and of what
+    /// it is read from about as much.
+    ///
+    /// # Errors
+    /// As [`Snapshot::restore`].
+    pub fn restore_shared(
+        &self,
+        threads: usize,
+        target: &dyn SharedTarget,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Restored> {
+        restore_shared(self, threads, target, progress)
     }
 
     /// One step of a restore: writes what begins at byte `offset`, at most 1 MiB or a hole of any length, and returns where it ended: the
