@@ -183,7 +183,8 @@ fn ingest(store: Store, load: Load, limits: Limits, seed: u64) -> Result<Measure
     let bytes = driven.operations * write_bytes;
     let mut measured = Measured::new(Rate { operations: driven.operations, bytes, seconds })
         .with_latencies(&driven.latencies)
-        .with("foreground_bytes_per_source_byte", stats.written_bytes as f64 / bytes.max(1) as f64)
+        .with("foreground_bytes_per_source_byte", stats.frame_bytes as f64 / bytes.max(1) as f64)
+        .with("written_bytes_per_source_byte", stats.written_bytes as f64 / bytes.max(1) as f64)
         .with("close_ms", closing.elapsed().as_secs_f64() * 1e3);
     if let Some((before, after)) = written_before.zip(device_bytes_written()) {
         let written = after.saturating_sub(before) as f64;

@@ -50,7 +50,7 @@ pub fn run(bench: &mut Bench<'_>) -> Result<Ready> {
         drop((volume, runner));
         store.close().when("close")?;
         let operations = replayed.samples.len() as u64;
-        let written = stats.written_bytes as f64 / replayed.bytes.max(1) as f64;
+        let written = stats.frame_bytes as f64 / replayed.bytes.max(1) as f64;
         Ok(Measured::new(Rate { operations, bytes: replayed.bytes, seconds })
             .with_latencies(&Latencies::new(replayed.samples))
             .with("foreground_bytes_per_source_byte", written)

@@ -101,7 +101,9 @@ impl Group {
             let written = handle.write_at(frame.header.offset, frame.bytes());
             written.map_err(|error| Error::io("write", "a frame", error))
         });
-        self.totals.written_bytes.fetch_add(len_u64(frame.bytes().len()), Ordering::Relaxed);
+        let bytes = len_u64(frame.bytes().len());
+        self.totals.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.totals.frame_bytes.fetch_add(bytes, Ordering::Relaxed);
         let mut commit = self.commit.lock();
         match outcome {
             Ok(()) => commit.written(frame.header.frame),

@@ -175,6 +175,7 @@ pub(crate) struct Append {
 pub(crate) struct Totals {
     pub source_bytes: AtomicU64,
     pub written_bytes: AtomicU64,
+    pub frame_bytes: AtomicU64,
     /// Bytes of extents that thinning, and a smaller reserve, have let go.
     pub freed_bytes: AtomicU64,
     /// Bytes of extents that thinning, and a larger reserve, have made.

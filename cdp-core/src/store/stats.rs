@@ -82,8 +82,10 @@ pub struct Stats {
     pub stored_bytes: u64,
     /// Bytes that the source wrote over the life of the store.
     pub source_bytes: u64,
-    /// Bytes written to the storage on their behalf.
+    /// Bytes written to the storage on their behalf: frames, index, and what merging and thinning copied.
     pub written_bytes: u64,
+    /// Bytes of the frames written since the store was opened: what the writes themselves cost, before index and sealing.
+    pub frame_bytes: u64,
     /// Segments.
     pub segments: u64,
     /// Index runs.
@@ -144,6 +146,7 @@ impl Store {
             stored_bytes: self.stored_bytes()?,
             source_bytes: counters.source_bytes.saturating_add(unsealed),
             written_bytes: counters.written_bytes.saturating_add(total(&group.totals.written_bytes)),
+            frame_bytes: total(&group.totals.frame_bytes),
             segments: len_u64(segments),
             runs: len_u64(view.runs.len()),
             versions: in_runs + len_u64(in_memory),

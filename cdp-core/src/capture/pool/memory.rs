@@ -1,4 +1,4 @@
-//! Memory that producers and the consumer share: cells and payload bytes. The only `unsafe` of the crate.
+//! Memory that producers and the consumer share: cells and payload bytes. The only `unsafe` of the pool.
 //!
 //! Who may touch what follows from two invariants, which this module's parent keeps (see there):
 //! - *claimed*: the slots and sectors of two [`Claim`]s never overlap within one life of a frame, and a life begins only
