@@ -204,6 +204,8 @@ fn differences(first: &Report, second: &Report) -> Vec<String> {
     if one.profile == other.profile && one.sizes != other.sizes {
         look("sizes of the profile", "those of the first".into(), "others".into());
     }
+    let raw = |device: &Option<String>| device.clone().unwrap_or_else(|| "none".to_owned());
+    look("raw device", raw(&one.device), raw(&other.device));
     look("seed", one.seed.to_string(), other.seed.to_string());
     look("harness", first.harness_version.clone(), second.harness_version.clone());
     let built = |optimised: bool| if optimised { "optimised" } else { "NOT optimised" }.to_owned();

@@ -10,9 +10,12 @@ use rustix::{
 };
 use std::{fs::File, os::unix::fs::FileExt, path::Path};
 
-/// A file with direct I/O.
+/// A file with direct I/O, or the part of a device from some place on.
 #[derive(Debug)]
-pub struct DirectFile(File);
+pub struct DirectFile {
+    file: File,
+    base: u64,
+}
 
 impl DirectFile {
     /// Makes a file of `bytes` bytes with its space allocated and nothing written.
@@ -20,8 +23,8 @@ impl DirectFile {
     /// # Errors
     /// `Usage` where there is no direct I/O; `Io`.
     pub fn create(path: &Path, bytes: u64) -> Result<Self> {
-        let file = Self::open_new(path)?;
-        match rustix::fs::fallocate(&file.0, FallocateFlags::empty(), 0, bytes) {
+        let file = Self::open(path, OFlags::CREATE | OFlags::EXCL, 0)?;
+        match rustix::fs::fallocate(&file.file, FallocateFlags::empty(), 0, bytes) {
             // Without it the first write allocates; the engine does then write zeroes, which the probe does not imitate.
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(error) => return Err(on_path("allocate space for", path, error.into())),
@@ -30,15 +33,23 @@ impl DirectFile {
         Ok(file)
     }
 
-    fn open_new(path: &Path) -> Result<Self> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::DIRECT;
+    /// The part of a device, or of a file, that begins at byte `base`.
+    ///
+    /// # Errors
+    /// As [`DirectFile::create`].
+    pub fn open_part(path: &Path, base: u64) -> Result<Self> {
+        Self::open(path, OFlags::empty(), base)
+    }
+
+    fn open(path: &Path, flags: OFlags, base: u64) -> Result<Self> {
+        let flags = flags | OFlags::RDWR | OFlags::CLOEXEC | OFlags::DIRECT;
         match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(file) => Ok(Self(file.into())),
+            Ok(file) => Ok(Self { file: file.into(), base }),
             Err(Errno::INVAL) => Err(Error::Usage(format!(
                 "the file system of {} has no direct I/O, so its device cannot be measured: choose another directory",
                 path.display()
             ))),
-            Err(error) => Err(on_path("create", path, error.into())),
+            Err(error) => Err(on_path("open", path, error.into())),
         }
     }
 
@@ -47,7 +58,7 @@ impl DirectFile {
     /// # Errors
     /// `Io`.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.0.read_exact_at(buf, offset).when("read a probe file")
+        self.file.read_exact_at(buf, self.base + offset).when("read a probe file")
     }
 
     /// Writes `data` at `offset`.
@@ -55,7 +66,7 @@ impl DirectFile {
     /// # Errors
     /// `Io`.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<()> {
-        self.0.write_all_at(data, offset).when("write a probe file")
+        self.file.write_all_at(data, self.base + offset).when("write a probe file")
     }
 
     /// Makes what was written durable.
@@ -63,6 +74,6 @@ impl DirectFile {
     /// # Errors
     /// `Io`.
     pub fn sync(&self) -> Result<()> {
-        rustix::fs::fdatasync(&self.0).when("sync a probe file")
+        rustix::fs::fdatasync(&self.file).when("sync a probe file")
     }
 }

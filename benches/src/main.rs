@@ -5,6 +5,7 @@
 
 mod compare;
 mod curve;
+mod device;
 mod direct;
 mod drive;
 mod environment;
@@ -60,6 +61,13 @@ enum Command {
         /// A directory on the file system to be measured, with 10 GiB of free space.
         #[arg(long)]
         dir: PathBuf,
+        /// A block device to measure without a file system, probes and stores alike: 6 GiB or more, all that it holds is lost. What needs files
+        /// beside its store is left out.
+        #[arg(long)]
+        device: Option<PathBuf>,
+        /// Measure on a device that is not empty.
+        #[arg(long, requires = "device")]
+        overwrite: bool,
         /// Only these scenarios, with commas between them; see `list`.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
@@ -123,9 +131,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Run { profile, dir, only, trace, json, seed } => {
-            let trace = trace.as_deref();
-            start(&run::Plan { profile, directory: &dir, only: &only, trace, seed }, json.as_deref())
+        Command::Run { profile, dir, device, overwrite, only, trace, json, seed } => {
+            let (trace, device) = (trace.as_deref(), device.as_deref().map(|path| (path, overwrite)));
+            let plan = run::Plan { profile, directory: &dir, device, only: &only, trace, seed };
+            start(&plan, json.as_deref())
         }
         Command::Compare { first, second, json, fail_on_worse } => {
             match compare_runs(&first, &second, json) {
@@ -224,7 +233,11 @@ fn write_machine(out: &mut dyn Write, plan: &run::Plan<'_>) -> Result<()> {
         file_system.device,
         file_system.options,
     )
-    .when("write the report")
+    .when("write the report")?;
+    plan.device.map_or(Ok(()), |(path, _)| {
+        writeln!(out, "measured on {} instead, without a file system\n", path.display())
+            .when("write the report")
+    })
 }
 
 fn write_end(out: &mut dyn Write, report: &Report) -> Result<()> {

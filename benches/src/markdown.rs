@@ -58,7 +58,7 @@ fn write_table(text: &mut String, report: &Report) -> std::fmt::Result {
         cell(&machine.processor),
         machine.memory_bytes >> 20,
         cell(&machine.system),
-        cell(&place.kind),
+        cell(report.options.device.as_ref().unwrap_or(&place.kind)),
         machine.load_at_start,
         others * 100.0,
         report.rows.len(),

@@ -20,6 +20,8 @@ pub enum Unit {
     Mebibytes,
     /// Bytes for one byte, the operations of the rate.
     Times,
+    /// Bytes for each of what is counted, the operations of the rate.
+    BytesEach,
 }
 
 impl Unit {
@@ -31,7 +33,7 @@ impl Unit {
             Self::Microseconds => rate.seconds / rate.operations as f64 * 1e6,
             Self::Milliseconds => rate.seconds / rate.operations as f64 * 1e3,
             Self::Mebibytes => rate.bytes as f64 / f64::from(1 << 20),
-            Self::Times => rate.bytes as f64 / rate.operations as f64,
+            Self::Times | Self::BytesEach => rate.bytes as f64 / rate.operations as f64,
         }
     }
 
@@ -50,6 +52,7 @@ impl fmt::Display for Unit {
             Self::Milliseconds => "ms",
             Self::Mebibytes => "MiB",
             Self::Times => "x",
+            Self::BytesEach => "B",
         })
     }
 }

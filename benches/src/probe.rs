@@ -2,9 +2,10 @@
 //!
 //! All go past the page cache and use the workers of [`crate::drive`]. Sequential writes go to new files whose space was allocated
 //! and never written, as the engine's own do, and count the `fdatasync` at the end. Reads and random writes use one file that was
-//! written once in full, so that no read is answered from an unwritten extent.
+//! written once in full, so that no read is answered from an unwritten extent. On a raw device they have places instead of files.
 
 use crate::{
+    device::Device,
     direct::DirectFile,
     drive::{Limits, drive},
     error::{Context, Result},
@@ -113,6 +114,7 @@ impl Probe {
 /// The files of the probes.
 pub struct Probes<'a> {
     scratch: &'a Scratch,
+    device: Option<&'a Device>,
     sizes: Sizes,
     seed: u64,
     written: DirectFile,
@@ -125,8 +127,11 @@ impl<'a> Probes<'a> {
     ///
     /// # Errors
     /// `Usage` where there is no direct I/O; `Io`.
-    pub fn new(scratch: &'a Scratch, sizes: Sizes, seed: u64) -> Result<Self> {
-        let written = DirectFile::create(&scratch.join(WRITTEN_FILE), sizes.file_bytes)?;
+    pub fn new(scratch: &'a Scratch, device: Option<&'a Device>, sizes: Sizes, seed: u64) -> Result<Self> {
+        let written = match device {
+            Some(device) => device.written()?,
+            None => DirectFile::create(&scratch.join(WRITTEN_FILE), sizes.file_bytes)?,
+        };
         let limits = Limits { time: sizes.build_time, operations: chunks(sizes.file_bytes) };
         let driven = drive(SEQUENTIAL_DEPTH, limits, |stream| {
             let mut content = Content::new(seed, stream, SEQUENTIAL_BYTES)?;
@@ -139,7 +144,7 @@ impl<'a> Probes<'a> {
         sizes.file_bytes = sizes
             .file_bytes
             .min(driven.operations.saturating_sub(SEQUENTIAL_DEPTH as u64).max(1) * SEQUENTIAL_BYTES as u64);
-        Ok(Self { scratch, sizes, seed, written, fresh: 0, runs: 0 })
+        Ok(Self { scratch, device, sizes, seed, written, fresh: 0, runs: 0 })
     }
 
     /// Measures once.
@@ -179,6 +184,9 @@ impl<'a> Probes<'a> {
     }
 
     fn fresh_file(&mut self, bytes: u64) -> Result<DirectFile> {
+        if let Some(device) = self.device {
+            return device.fresh();
+        }
         let file = DirectFile::create(&self.scratch.join(&format!("{FRESH_FILES}-{}", self.fresh)), bytes);
         self.fresh += 1;
         file

@@ -69,6 +69,9 @@ pub struct Options {
     /// The block trace that was replayed.
     #[serde(default)]
     pub trace: Option<String>,
+    /// The raw device that was measured in place of the directory.
+    #[serde(default)]
+    pub device: Option<String>,
 }
 
 /// A scenario that was left out.
@@ -293,7 +296,14 @@ pub mod fixture {
             seconds: 1.0,
             machine: Machine::look(),
             file_system: FileSystem::of(Path::new("/")),
-            options: Options { profile, sizes: profile.sizes(), only: Vec::new(), seed: 1, trace: None },
+            options: Options {
+                profile,
+                sizes: profile.sizes(),
+                only: Vec::new(),
+                seed: 1,
+                trace: None,
+                device: None,
+            },
             probes: BTreeMap::new(),
             rows: Vec::new(),
             skipped: Vec::new(),

@@ -1,6 +1,7 @@
 //! A run: scenario after scenario, each in its window.
 
 use crate::{
+    device::Device,
     environment::{FileSystem, Machine, Meter},
     error::{Context, Error, Result},
     metric::Unit,
@@ -31,6 +32,8 @@ pub struct Plan<'a> {
     pub profile: Profile,
     /// Where.
     pub directory: &'a Path,
+    /// A raw device to measure instead, and whether what it holds may be lost.
+    pub device: Option<(&'a Path, bool)>,
     /// Names of scenarios; empty: all of the profile.
     pub only: &'a [String],
     /// A block trace to be replayed.
@@ -47,13 +50,17 @@ pub fn run(plan: &Plan<'_>, out: &mut dyn Write) -> Result<Report> {
     let started = Instant::now();
     let sizes = plan.profile.sizes();
     let mut report = blank(plan, sizes);
-    let scratch = Scratch::new(plan.directory, sizes.disk_bytes)?;
+    let device = plan.device.map(|(path, overwrite)| Device::open(path, overwrite, sizes)).transpose()?;
+    let device = device.as_ref();
+    report.options.device = device.map(Device::describe);
+    let scratch = Scratch::new(plan.directory, if device.is_some() { 0 } else { sizes.disk_bytes })?;
     let progress = ProgressBar::new_spinner();
     progress.enable_steady_tick(Duration::from_millis(200));
     progress.set_message("writing the file of the raw probes");
-    let mut probes = Probes::new(&scratch, sizes, plan.seed)?;
+    let mut probes = Probes::new(&scratch, device, sizes, plan.seed)?;
     let mut bench = Bench {
         scratch: &scratch,
+        device,
         sizes,
         seed: plan.seed,
         round: 0,
@@ -179,7 +186,7 @@ fn findings(measured: Measured, processor: Duration, unit: Unit) -> Findings {
     let details = &mut findings.details;
     details.insert("seconds".into(), rate.seconds);
     // A ratio of two counts is no work that was done in this time.
-    if rate.operations > 1 && rate.seconds > 0.0 && unit != Unit::Times {
+    if rate.operations > 1 && rate.seconds > 0.0 && !matches!(unit, Unit::Times | Unit::BytesEach) {
         details.insert("operations".into(), rate.operations as f64);
         details.insert("mib_per_s".into(), rate.bytes as f64 / f64::from(1 << 20) / rate.seconds);
         let each = processor.as_secs_f64() * 1e6 / rate.operations as f64;
@@ -213,6 +220,7 @@ fn blank(plan: &Plan<'_>, sizes: Sizes) -> Report {
             only: plan.only.to_vec(),
             seed: plan.seed,
             trace: plan.trace.map(|path| path.display().to_string()),
+            device: None,
         },
         probes: kinds,
         rows: Vec::new(),

@@ -114,3 +114,42 @@ fn bad_input_is_refused() {
     }
     assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0);
 }
+
+/// Goal: a raw device is measured with probes and stores on it, what needs files is left out with the reason, and a device that holds something is
+/// refused. Method: a file that stands for a device, twice: the second time it holds the first run.
+#[test]
+fn a_raw_device_is_measured_in_place_of_a_directory() {
+    let work = directory();
+    let (device, json) = (work.path().join("device"), work.path().join("run.json"));
+    fs::File::create(&device).unwrap().set_len(2 << 30).unwrap();
+    let run = |more: &[&str]| {
+        let paths = [work.path(), &device, &json].map(|path: &Path| path.to_str().unwrap().to_owned());
+        let only = "ingest-4k-random,ingest-4k-random-cow,bookmark-idle,restore-ordered";
+        let arguments = [
+            "run",
+            "--profile",
+            "smoke",
+            "--dir",
+            &paths[0],
+            "--device",
+            &paths[1],
+            "--json",
+            &paths[2],
+            "--only",
+            only,
+        ];
+        cdp_bench(&[&arguments[..], more].concat())
+    };
+    let first = run(&[]);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    let named = |list: &str| -> Vec<String> {
+        report[list].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(named("rows"), ["ingest-4k-random", "ingest-4k-random-cow", "bookmark-idle"]);
+    assert_eq!(named("skipped"), ["restore-ordered"]);
+    assert!(report["options"]["device"].as_str().unwrap().contains("2048 MiB"));
+    let second = run(&[]);
+    assert!(!second.status.success() && text(&second.stderr).contains("--overwrite"));
+    assert!(run(&["--overwrite"]).status.success());
+}

@@ -78,6 +78,9 @@ fn write_head(page: &mut String, report: &Report) {
     if let Some(trace) = &options.trace {
         facts.push(("trace", trace.clone()));
     }
+    if let Some(device) = &options.device {
+        facts.push(("raw device", device.clone()));
+    }
     page.push_str("<table class=\"facts\">\n");
     for (name, fact) in facts {
         push(page, format_args!("<tr><th>{name}</th><td>{}</td></tr>\n", escape(&fact)));

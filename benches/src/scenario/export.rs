@@ -28,7 +28,7 @@ pub fn lz4(bench: &mut Bench<'_>) -> Result<Ready> {
         volume.write(offset, &half(content.next())).when("write")?;
     }
     let at = volume.flush().when("flush")?;
-    let path = bench.scratch.join(OWN_FILE);
+    let path = bench.path(OWN_FILE)?;
     let target = DirectoryStorage::create(&path, DirectoryOptions::default());
     let target = target.map_err(|error| on_path("create a seed set in", &path, error))?;
     let how = "lz4 of the same bytes in memory, 1 MiB at a time, one thread";

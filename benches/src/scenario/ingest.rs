@@ -61,7 +61,7 @@ pub fn hot_4k(bench: &mut Bench<'_>) -> Result<Ready> {
 pub fn thinned_4k<const KEPT_MS: u64>(bench: &mut Bench<'_>) -> Result<Ready> {
     let plain = Load { region_bytes: HOT_BYTES, ..RANDOM_4K };
     let (limits, seed) = (limits(bench, plain), bench.seed ^ bench.round);
-    let (path, mut number) = (bench.scratch.join(OWN_FILE), 0);
+    let (path, mut number) = (bench.path(OWN_FILE)?, 0);
     std::fs::create_dir(&path).map_err(|error| on_path("create", &path, error))?;
     let reference = move || {
         number += 1;

@@ -40,7 +40,7 @@ const PEAK: &str = "peak";
 
 /// The figure is the peak.
 pub fn tebibyte(bench: &mut Bench<'_>) -> Result<Ready> {
-    let path = bench.scratch.join(OWN_STORE);
+    let path = bench.path(OWN_STORE)?;
     let milliseconds = bench.sizes.measure_time.as_millis().to_string();
     let seed = (bench.seed ^ bench.round).to_string();
     Ready::new(move || {

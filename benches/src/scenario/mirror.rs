@@ -18,7 +18,7 @@ const PARTS: u64 = 4;
 /// The figure is the rate at which the map's blocks are read from both copies and written to one.
 pub fn by_map(bench: &mut Bench<'_>) -> Result<Ready> {
     let bytes = (bench.sizes.volume_bytes / 2).next_multiple_of(SEQUENTIAL_BYTES as u64);
-    let directory = bench.scratch.join(OWN_FILE);
+    let directory = bench.path(OWN_FILE)?;
     std::fs::create_dir(&directory).map_err(|error| on_path("create", &directory, error))?;
     let copy = |name: &str| {
         let path = directory.join(name);

@@ -19,7 +19,7 @@ const OPERATIONS_MAX: u64 = 200_000;
 
 pub fn random_70_30(bench: &mut Bench<'_>) -> Result<Ready> {
     bench.history()?;
-    let path = bench.scratch.join(STORE);
+    let path = bench.path(STORE)?;
     let storage = DirectoryStorage::open(&path, DirectoryOptions::default());
     let storage = storage.map_err(|error| on_path("open", &path, error))?;
     let store = Store::open(Arc::new(storage), OpenOptions::default()).when("open the store")?;

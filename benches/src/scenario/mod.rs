@@ -32,7 +32,8 @@ pub use table::SCENARIOS;
 
 use crate::{
     curve::Series,
-    error::{Context, Result, on_path},
+    device::Device,
+    error::{Context, Error, Result, on_path},
     probe::Rate,
     profile::{Profile, Sizes},
     report::{Findings, Meaning},
@@ -41,7 +42,7 @@ use crate::{
 };
 use cdp_core::{
     OpenOptions, Store,
-    io::{DirectoryOptions, DirectoryStorage},
+    io::{DirectoryOptions, DirectoryStorage, Storage},
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -57,6 +58,8 @@ pub const TRACE: &str = "trace";
 pub struct Bench<'a> {
     /// Where everything lies.
     pub scratch: &'a Scratch,
+    /// The raw device on which probes and stores lie instead, where the user named one.
+    pub device: Option<&'a Device>,
     /// How much of everything.
     pub sizes: Sizes,
     /// Seed of all random numbers.
@@ -171,15 +174,29 @@ pub struct Scenario {
 
 impl Bench<'_> {
     /// A storage for a new store.
-    fn new_storage(&self, name: &str) -> Result<Arc<DirectoryStorage>> {
-        let path = self.scratch.join(name);
+    fn new_storage(&self, name: &str) -> Result<Arc<dyn Storage>> {
+        if let Some(device) = self.device.filter(|_| name == OWN_STORE) {
+            return device.new_storage();
+        }
+        let path = self.path(name)?;
         let made = DirectoryStorage::create(&path, DirectoryOptions::default());
-        made.map(Arc::new).map_err(|error| on_path("create a store in", &path, error))
+        made.map(|storage| Arc::new(storage) as Arc<dyn Storage>)
+            .map_err(|error| on_path("create a store in", &path, error))
+    }
+
+    /// A path in the directory of the run, for what cannot lie on a raw device.
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        match self.device {
+            None => Ok(self.scratch.join(name)),
+            Some(_) => {
+                Err(Error::Skip("it needs files beside its store: measure it in a directory".to_owned()))
+            }
+        }
     }
 
     /// Opens the store with a history, for reading.
     fn open_history(&self) -> Result<Store> {
-        open_read_only(&self.scratch.join(history::STORE))
+        open_read_only(&self.path(history::STORE)?)
     }
 }
 

@@ -31,7 +31,7 @@ pub fn open_warm(bench: &mut Bench<'_>) -> Result<Ready> {
 
 pub fn open_cold(bench: &mut Bench<'_>) -> Result<Ready> {
     let history = bench.history()?;
-    let path = bench.scratch.join(super::history::STORE);
+    let path = bench.path(super::history::STORE)?;
     let opens = bench.sizes.cold_opens;
     let mut random = Random::new(bench.seed ^ bench.round, 0);
     Ready::new(move || {
@@ -90,5 +90,18 @@ pub fn changed(bench: &mut Bench<'_>) -> Result<Ready> {
         Ok(Measured::new(rate)
             .with("extents", (extents / passes) as f64)
             .with("changed_mib", (bytes / passes) as f64 / f64::from(1 << 20)))
+    })
+}
+
+/// The figure is how many bytes of index runs a version takes. A store that was closed has none in memory.
+pub fn index_per_version(bench: &mut Bench<'_>) -> Result<Ready> {
+    bench.history()?;
+    let store = bench.open_history()?;
+    Ready::new(move || {
+        let started = Instant::now();
+        let stats = store.stats().when("count")?;
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(Measured::new(Rate { operations: stats.versions, bytes: stats.index_bytes, seconds })
+            .with("runs", stats.runs as f64))
     })
 }

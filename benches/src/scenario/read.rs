@@ -29,7 +29,7 @@ pub fn random_newest_warm(bench: &mut Bench<'_>) -> Result<Ready> {
 
 pub fn random_at_point_cold(bench: &mut Bench<'_>) -> Result<Ready> {
     let seq = bench.history()?.scattered;
-    let path = bench.scratch.join(super::history::STORE);
+    let path = bench.path(super::history::STORE)?;
     let (opens, seed) = (bench.sizes.cold_opens, bench.seed ^ bench.round);
     Ready::new(move || {
         let (mut operations, mut seconds, mut worst) = (0, 0.0, 0.0_f64);

@@ -45,7 +45,7 @@ pub fn large(bench: &mut Bench<'_>) -> Result<Ready> {
 }
 
 fn prepare(bench: &Bench<'_>, store: &str, kills: usize) -> Result<Ready> {
-    let path = bench.scratch.join(store);
+    let path = bench.path(store)?;
     let mut random = Random::new(bench.seed ^ bench.round, 0);
     let flushes = usize::try_from(bench.sizes.kill_bytes / FLUSH_BYTES).unwrap_or(usize::MAX);
     Ready::new(move || {

@@ -28,7 +28,7 @@ pub fn scattered(bench: &mut Bench<'_>) -> Result<Ready> {
 /// `counted_bytes`: how many bytes count as one operation.
 fn prepare(bench: &mut Bench<'_>, seq: Seq, counted_bytes: u64) -> Result<Ready> {
     let snapshot = super::read::snapshot(&bench.open_history()?, seq)?;
-    let target = FileTarget(DirectFile::create(&bench.scratch.join(OWN_FILE), snapshot.bytes())?);
+    let target = FileTarget(DirectFile::create(&bench.path(OWN_FILE)?, snapshot.bytes())?);
     Ready::new(move || {
         let started = Instant::now();
         let restored = snapshot.restore_shared(THREADS, &target, &mut |_| ()).when("restore a point")?;

@@ -36,7 +36,7 @@ fn pair(bench: &mut Bench<'_>) -> Result<(Store, DirectFile)> {
     let storage = bench.new_storage(OWN_STORE)?;
     let create = CreateOptions { volume: "disk".into(), bytes };
     let store = Store::create(storage, &create, OpenOptions::default()).when("make a store")?;
-    let file = DirectFile::create(&bench.scratch.join(OWN_FILE), bytes)?;
+    let file = DirectFile::create(&bench.path(OWN_FILE)?, bytes)?;
     let volume = store.volume(None).when("find its volume")?;
     let mut content = Content::new(bench.seed ^ bench.round, 0, SEQUENTIAL_BYTES)?;
     for offset in (0..bytes).step_by(SEQUENTIAL_BYTES) {

@@ -372,6 +372,13 @@ pub const SCENARIOS: &[Scenario] = &[
         (Some(Bound::AtMost(256.0)), None),
         memory::tebibyte,
     ),
+    scenario(
+        "index-per-version",
+        "index on the device for each version of a block, 4 KiB random writes",
+        (Unit::BytesEach, Probe::Count, RATE),
+        (Some(Bound::AtMost(24.0)), None),
+        points::index_per_version,
+    ),
     // Resync, repair, thinning: stores of their own.
     scenario(
         "resync-digest-equal",

@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// through one frame, and a frame of zeroes holds a hundred times the records that a frame of data has.
 pub fn open<const MILLIONS: u64>(bench: &mut Bench<'_>) -> Result<Ready> {
     let (name, versions) = history::<MILLIONS>(bench)?;
-    let store = open_read_only(&bench.scratch.join(&name))?;
+    let store = open_read_only(&bench.path(&name)?)?;
     let (time, seed) = (bench.sizes.probe_time, bench.seed ^ bench.round);
     let mut opening = Opening::new(&store, seed)?;
     let warm = Instant::now();
@@ -66,7 +66,7 @@ pub fn open<const MILLIONS: u64>(bench: &mut Bench<'_>) -> Result<Ready> {
 /// The figure is the 99th percentile of reading a random block at one point, almost all of which are zeroes: what finding them costs.
 pub fn lookup<const MILLIONS: u64>(bench: &mut Bench<'_>) -> Result<Ready> {
     let (name, versions) = history::<MILLIONS>(bench)?;
-    let store = open_read_only(&bench.scratch.join(&name))?;
+    let store = open_read_only(&bench.path(&name)?)?;
     let time = bench.sizes.probe_time;
     let (from, to) = ends(&store)?;
     let middle = Point::Time(TimeNs::new(u64::midpoint(from, to)));
@@ -155,7 +155,7 @@ fn ends(store: &Store) -> Result<(u64, u64)> {
 fn history<const MILLIONS: u64>(bench: &Bench<'_>) -> Result<(String, u64)> {
     let unit = if bench.sizes.overwrites < MILLION / 4 { 1000 } else { MILLION };
     let (name, versions) = (format!("{STORES}-{MILLIONS}"), MILLIONS * unit);
-    if !bench.scratch.join(&name).is_dir() {
+    if !bench.path(&name)?.is_dir() {
         build(bench, &name, versions)?;
         bench.scratch.settle()?;
     }

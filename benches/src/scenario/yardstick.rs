@@ -37,7 +37,7 @@ struct Shell {
 impl Shell {
     /// Makes the directory.
     fn new(bench: &Bench<'_>) -> Result<Self> {
-        let directory = bench.scratch.join(OWN_FILE);
+        let directory = bench.path(OWN_FILE)?;
         fs::create_dir(&directory).map_err(|error| on_path("create", &directory, error))?;
         Ok(Self { directory, called: Vec::new() })
     }

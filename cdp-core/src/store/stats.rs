@@ -6,6 +6,7 @@ use crate::{
     catalog::{TapRecord, VolumeInfo},
     error::{Result, SeqTime},
     group::Lag,
+    index::PieceMeta,
     manifest::ManifestState,
     units::len_u64,
 };
@@ -90,6 +91,8 @@ pub struct Stats {
     pub segments: u64,
     /// Index runs.
     pub runs: u64,
+    /// Bytes of the index runs.
+    pub index_bytes: u64,
     /// Versions of blocks in the index.
     pub versions: u64,
     /// Points that can be opened: seqs of the exact range, and bookmarks.
@@ -149,6 +152,7 @@ impl Store {
             frame_bytes: total(&group.totals.frame_bytes),
             segments: len_u64(segments),
             runs: len_u64(view.runs.len()),
+            index_bytes: view.runs.iter().flat_map(|run| &run.meta().pieces).map(PieceMeta::bytes).sum(),
             versions: in_runs + len_u64(in_memory),
             points: newest.get().saturating_sub(outline.full.from.seq.get()) + 1 + kept,
             horizon: outline.full.from,
