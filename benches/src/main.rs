@@ -108,6 +108,9 @@ enum Command {
         /// `<!-- cdp-bench: end -->`.
         #[arg(long, group = "what")]
         markdown: Option<PathBuf>,
+        /// Earlier runs whose figures the table in Markdown shows beside those of this one, with commas between them.
+        #[arg(long, value_delimiter = ',', requires = "markdown")]
+        earlier: Vec<PathBuf>,
     },
     /// Write to a store until this process is killed; a part of the reopening scenarios.
     #[command(hide = true)]
@@ -142,7 +145,9 @@ fn main() -> ExitCode {
                 outcome => outcome.map(drop),
             }
         }
-        Command::Report { run, html, markdown } => show(&run, html.as_deref(), markdown.as_deref()),
+        Command::Report { run, html, markdown, earlier } => {
+            show(&run, html.as_deref(), markdown.as_deref(), &earlier)
+        }
         Command::List => list(),
         Command::MeasureMemory { store, seed, milliseconds } => {
             scenario::measure_memory(&store, seed, Duration::from_millis(milliseconds))
@@ -160,7 +165,7 @@ fn main() -> ExitCode {
 }
 
 /// Writes what was asked for about a run.
-fn show(run: &Path, html: Option<&Path>, markdown: Option<&Path>) -> Result<()> {
+fn show(run: &Path, html: Option<&Path>, markdown: Option<&Path>, earlier: &[PathBuf]) -> Result<()> {
     let report = Report::read(run)?;
     let write =
         |path: &Path, text: String| fs::write(path, text).map_err(|error| on_path("write", path, error));
@@ -169,7 +174,8 @@ fn show(run: &Path, html: Option<&Path>, markdown: Option<&Path>) -> Result<()> 
     }
     if let Some(path) = markdown {
         let document = fs::read_to_string(path).map_err(|error| on_path("read", path, error))?;
-        write(path, markdown::fill(&document, &report)?)?;
+        let earlier: Vec<Report> = earlier.iter().map(|path| Report::read(path)).collect::<Result<_>>()?;
+        write(path, markdown::fill(&document, &report, &earlier)?)?;
     }
     Ok(())
 }

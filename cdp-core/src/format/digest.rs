@@ -3,7 +3,7 @@
 //! CRC-32 (IEEE, as in `crc32fast`) guards structures against damage. XXH3 with a key of the store gives the 64-bit digest of
 //! payload: it verifies reads and decides, in resync, whether two blocks are equal. Source: XXH3 specification, xxHash 0.8.
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 /// CRC-32 of `bytes`.
 pub fn crc(bytes: &[u8]) -> u32 {
@@ -26,6 +26,6 @@ pub struct DigestKey(pub u64);
 impl DigestKey {
     /// The digest of a run of sectors inside one block. Never 0, which stands for "all zeroes" in frames.
     pub fn digest(self, sectors: &[u8]) -> u64 {
-        xxh3_64_with_seed(sectors, self.0).max(1)
+        XxHash3_64::oneshot_with_seed(self.0, sectors).max(1)
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     units::{BLOCK_LEN, ExtentId, Seq, len_u64, to_len},
 };
 use std::{ops::Deref, sync::Arc};
-use xxhash_rust::xxh3::Xxh3Default;
+use twox_hash::XxHash3_128;
 
 /// Usual size of a data file, bytes.
 const FILE_BYTES: u64 = 256 << 20;
@@ -124,7 +124,7 @@ pub(super) enum Begun<'a> {
 struct OpenFile {
     extent: Arc<dyn Extent>,
     file: SeedFile,
-    hasher: Box<Xxh3Default>,
+    hasher: Box<XxHash3_128>,
 }
 
 pub(super) struct Writer<'a> {
@@ -313,7 +313,7 @@ impl<'a> Writer<'a> {
         self.buf[..batch.len()].copy_from_slice(&batch);
         let written = open.extent.write_at(open.file.bytes, &self.buf[..batch.len()]);
         written.map_err(failed(&*self.storage, "write", id))?;
-        open.hasher.update(&batch);
+        open.hasher.write(&batch);
         let file = &mut open.file;
         if file.batches == 0 {
             file.first = self.extents[0].0.offset;
@@ -349,7 +349,7 @@ impl<'a> Writer<'a> {
     fn end_file(&mut self, mut open: OpenFile) -> Result<()> {
         let number = self.files.len();
         let id = file_extent(number);
-        open.file.digest = open.hasher.digest128();
+        open.file.digest = open.hasher.finish_128();
         open.extent.sync().map_err(failed(&*self.storage, "sync", id))?;
         let plain = u32::try_from(number).expect("files are bounded");
         self.buf[..PAGE_LEN].copy_from_slice(&encode_file_head(self.about.set, plain, &open.file));

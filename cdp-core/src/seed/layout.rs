@@ -34,7 +34,7 @@ use crate::{
     units::{Lineage, SECTOR_BYTES, Seq, TimeNs, VolumeId, len_u64, to_len},
 };
 use bytes::{Buf, BufMut};
-use xxhash_rust::xxh3::xxh3_128;
+use twox_hash::XxHash3_128;
 
 const SET_MAGIC: &[u8; 8] = b"CDPSEEDM";
 const FILE_MAGIC: &[u8; 8] = b"CDPSEEDD";
@@ -160,7 +160,7 @@ fn seal(bytes: &mut [u8], crc_at: usize) {
 
 /// Digest of stored bytes, for damage; it is no proof against somebody who changes them on purpose.
 pub fn digest(bytes: &[u8]) -> u128 {
-    xxh3_128(bytes)
+    XxHash3_128::oneshot(bytes)
 }
 
 fn take_zero(input: &mut &[u8], len: usize) -> Result<(), Malformed> {

@@ -17,7 +17,7 @@ use crate::{
 };
 use parking_lot::Mutex;
 use std::{io, sync::Arc};
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 /// Where a reader stands.
 #[derive(Default)]
@@ -45,7 +45,7 @@ fn stamp(about: &SeedAbout, state: &SeedState, base: u64) -> SourceStamp {
     let mut from = about.store.0.to_vec();
     from.extend(about.volume.get().to_le_bytes());
     SourceStamp {
-        device: xxh3_64(&from),
+        device: XxHash3_64::oneshot(&from),
         inode: base,
         bytes: state.bytes,
         modified_ns: state.seq.get(),
@@ -55,7 +55,7 @@ fn stamp(about: &SeedAbout, state: &SeedState, base: u64) -> SourceStamp {
 
 fn hash_of(state: &SeedState) -> u64 {
     let words = [state.lineage.get(), state.seq.get(), state.time.get(), state.bytes];
-    xxh3_64(words.map(u64::to_le_bytes).as_flattened())
+    XxHash3_64::oneshot(words.map(u64::to_le_bytes).as_flattened())
 }
 
 /// What a volume that took a set over is recorded to be equal to.

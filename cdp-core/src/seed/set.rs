@@ -15,7 +15,7 @@ use crate::{
     units::{ExtentId, len_u64, to_len},
 };
 use std::{fmt, io, ops::ControlFlow, sync::Arc};
-use xxhash_rust::xxh3::Xxh3Default;
+use twox_hash::XxHash3_128;
 
 /// A whole seed set, open for reading. Any threads.
 pub struct SeedSet {
@@ -87,17 +87,17 @@ impl SeedSet {
         for number in 0..self.files.len() {
             let file = self.files[number];
             let mut batches = self.batches(number)?;
-            let mut hasher = Xxh3Default::new();
+            let mut hasher = XxHash3_128::new();
             while let Some(at) = batches.at() {
                 let head = batches.head()?;
                 let batch = batches.take(&head)?;
-                hasher.update(batches.bytes(&head));
+                hasher.write(batches.bytes(&head));
                 drop(batch);
                 if progress(Progress { done: done + at, total }).is_break() {
                     return Ok(());
                 }
             }
-            if hasher.digest128() != file.digest {
+            if hasher.finish_128() != file.digest {
                 let what = "a data file, by its digest in the manifest";
                 return Err(damaged(&*self.storage, file_extent(number), 0, file.bytes, what));
             }

@@ -14,7 +14,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
-use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
+use twox_hash::{XxHash3_64, XxHash3_128};
 
 const DIRECTORIES: [&str; 6] = ["accounts", "contracts", "letters", "photos", "projects", "research"];
 const FILES_A_DIRECTORY: u64 = 200;
@@ -93,7 +93,8 @@ impl Checksums {
         let mut checksums = BTreeMap::new();
         for path in list(root)? {
             let content = fs::read(&path).map_err(|source| Failure::io("read", &path, &source))?;
-            checksums.insert(path.strip_prefix(root).unwrap_or(&path).to_owned(), xxh3_128(&content));
+            checksums
+                .insert(path.strip_prefix(root).unwrap_or(&path).to_owned(), XxHash3_128::oneshot(&content));
         }
         Ok(Self(checksums))
     }
@@ -106,7 +107,7 @@ impl Checksums {
     /// How many of them a tree has, with the same content.
     pub fn count_intact(&self, root: &Path) -> usize {
         let intact = |(path, checksum): &(&PathBuf, &u128)| {
-            fs::read(root.join(path)).is_ok_and(|content| xxh3_128(&content) == **checksum)
+            fs::read(root.join(path)).is_ok_and(|content| XxHash3_128::oneshot(&content) == **checksum)
         };
         self.0.iter().filter(intact).count()
     }
@@ -141,12 +142,12 @@ fn list(root: &Path) -> Outcome<Vec<PathBuf>> {
 /// Text that follows from the name of a file and its version.
 fn content(path: &Path, root: &Path, version: u64) -> Vec<u8> {
     let name = path.strip_prefix(root).unwrap_or(path).display().to_string();
-    let seed = xxh3_64_with_seed(name.as_bytes(), version);
+    let seed = XxHash3_64::oneshot_with_seed(version, name.as_bytes());
     let bytes = usize::try_from(FILE_BYTES_MIN << (seed % SIZE_DOUBLINGS)).unwrap_or_default();
     let mut text = Vec::with_capacity(bytes + 64);
     let mut line = 0_u64;
     while text.len() < bytes {
-        let noise = xxh3_64_with_seed(&line.to_le_bytes(), seed);
+        let noise = XxHash3_64::oneshot_with_seed(seed, &line.to_le_bytes());
         // Writing to memory cannot fail.
         let _ = writeln!(text, "{name} version {version} line {line}: {noise:016x}");
         line += 1;
@@ -156,7 +157,7 @@ fn content(path: &Path, root: &Path, version: u64) -> Vec<u8> {
 }
 
 fn seed_of(path: &Path) -> u64 {
-    xxh3_64_with_seed(path.as_os_str().as_encoded_bytes(), 0)
+    XxHash3_64::oneshot(path.as_os_str().as_encoded_bytes())
 }
 
 fn check(interrupt: &Interrupt) -> Outcome {

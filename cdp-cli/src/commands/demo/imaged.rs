@@ -23,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
     time::Instant,
 };
-use xxhash_rust::xxh3::xxh3_128;
+use twox_hash::XxHash3_128;
 
 /// Unit in which images are compared and written.
 const PIECE_BYTES: usize = 64 << 10;
@@ -206,7 +206,7 @@ fn pieces_of(image: &Path) -> Outcome<Vec<(u64, u128)>> {
     while offset < DISK_BYTES {
         file.read_exact_at(&mut piece, offset).map_err(failed)?;
         if piece.iter().any(|byte| *byte != 0) {
-            pieces.push((offset, xxh3_128(&piece)));
+            pieces.push((offset, XxHash3_128::oneshot(&piece)));
         }
         offset += step;
     }
