@@ -14,6 +14,7 @@
 //! simulate --tap 0..1000 [--shrink]    runs taps and their sources; --shrink leaves out the steps that do not matter
 //! simulate --mirror 0..1000 [--shrink]  runs mirror sets; --shrink leaves out the steps that do not matter
 //! simulate --tap-reads 0..1000         writes to few blocks around each read of a source
+//! simulate --tap-far 0..1000           taps whose sources lie across a link
 //! simulate --tap-ends 0..1000          taps that end while blocks differ, and begin again
 //! simulate --tap-log 0..1000           activity logs and power cuts
 //! ```
@@ -28,7 +29,7 @@ use cdp_core::{
         simulate::{Failure, run, run_seed, shrink},
         tap_world::{
             self,
-            directed::{crashes_with_log, ends_with_differences, writes_around_reads},
+            directed::{across_a_link, crashes_with_log, ends_with_differences, writes_around_reads},
         },
         thinned,
         world::Coverage,
@@ -69,12 +70,13 @@ fn main() -> ExitCode {
         ["--mirror", range] => parse_range(range).map(|seeds| run_mirror(seeds, false)),
         ["--mirror", range, "--shrink"] => parse_range(range).map(|seeds| run_mirror(seeds, true)),
         ["--tap-reads", range] => parse_range(range).map(|seeds| run_tap_of(writes_around_reads, seeds)),
+        ["--tap-far", range] => parse_range(range).map(|seeds| run_tap_of(across_a_link, seeds)),
         ["--tap-ends", range] => parse_range(range).map(|seeds| run_tap_of(ends_with_differences, seeds)),
         ["--tap-log", range] => parse_range(range).map(|seeds| run_tap_of(crashes_with_log, seeds)),
         ["--seed", seed, "--shrink"] => parse_seed(seed).map(run_short),
         _ => {
             Err("give --seeds A..B, --seed N [--shrink], --directed NAME A..B, --rot A..B, --rot-intervals A..B, \
-                 --rot-compacted A..B, --scrub A..B, --reader A..B, --thinned A..B [--shrink], --thinned-reader A..B, --tap A..B [--shrink], --mirror A..B [--shrink], --tap-reads A..B, --tap-ends A..B or --tap-log A..B"
+                 --rot-compacted A..B, --scrub A..B, --reader A..B, --thinned A..B [--shrink], --thinned-reader A..B, --tap A..B [--shrink], --mirror A..B [--shrink], --tap-reads A..B, --tap-far A..B, --tap-ends A..B or --tap-log A..B"
                 .to_owned())
         }
     };

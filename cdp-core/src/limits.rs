@@ -109,6 +109,8 @@ pub const LOCATOR_BYTES_MAX: usize = 4096;
 pub const VERIFY_EXTENTS_MAX: usize = 1 << 16;
 /// Times that a volume is resized at most: each leaves a size that belongs to its points.
 pub const VOLUME_RESIZES_MAX: usize = 1024;
+/// Most bytes of a disk that one request for digests, or for several ranges at once, covers across a link.
+pub const DIGEST_REQUEST_BYTES_MAX: u64 = 8 << 20;
 /// Most bytes of data in one batch of a seed set.
 pub const SEED_BATCH_BYTES_MAX: usize = 1 << 20;
 /// Most extents in one batch of a seed set.

@@ -125,6 +125,8 @@ pub enum Switch {
     FlushWithoutMarks,
     /// A repair writes to a range of a copy for which an older write waits.
     RepairBehind,
+    /// A resync asks a source across a link for digests before the blocks are in resync.
+    DigestsBeforeToken,
 }
 
 /// The switches of mirror sets; some are defects of the dirty maps below.
@@ -158,11 +160,12 @@ pub const RETENTION_SWITCHES: [Switch; 8] = [
 ];
 
 /// The switches of taps.
-pub const TAP_SWITCHES: [Switch; 19] = [
+pub const TAP_SWITCHES: [Switch; 20] = [
     Switch::CleanOlderVersion,
     Switch::SettleBeforeDurable,
     Switch::DecideFromTwoLooks,
     Switch::SeqAfterRead,
+    Switch::DigestsBeforeToken,
     Switch::GapAtNewest,
     Switch::CloseGapUndrained,
     Switch::MarkWithoutLadder,

@@ -4,7 +4,10 @@
 
 use cdp_core::{
     CreateOptions, OpenOptions, ResyncMode, ResyncOptions, SourceReader, SourceStamp, Store,
+    dirty_map::ByteRange,
+    format::digest::DigestKey,
     io::simulated::{CrashPolicy, SimRng, SimulatedStorage},
+    resync::{DigestUnit, SourceDigests, digests_of},
     units::Seq,
 };
 use std::{io, sync::Arc, time::Duration};
@@ -12,8 +15,8 @@ use std::{io, sync::Arc, time::Duration};
 const BLOCK: usize = 4096;
 const BYTES: usize = 3 * (1 << 20) + 5 * 512;
 
-/// A source that stays as it is.
-struct Source(Vec<u8>);
+/// A source that stays as it is; and whether it lies across a link.
+struct Source(Vec<u8>, bool);
 
 impl SourceReader for Source {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
@@ -25,9 +28,25 @@ impl SourceReader for Source {
         Ok(())
     }
 
+    fn digests(&self) -> Option<&dyn SourceDigests> {
+        self.1.then_some(self)
+    }
+
     fn stamp(&self) -> io::Result<Option<SourceStamp>> {
         let bytes = self.0.len() as u64;
         Ok(Some(SourceStamp { device: 1, inode: 1, bytes, modified_ns: 1, changed_ns: 1 }))
+    }
+}
+
+impl SourceDigests for Source {
+    fn digests(&self, key: DigestKey, unit: DigestUnit, ranges: &[ByteRange]) -> io::Result<Vec<u64>> {
+        digests_of(self, self.0.len() as u64, key, unit, ranges)
+    }
+
+    fn read_ranges(&self, ranges: &[ByteRange], buf: &mut [u8]) -> io::Result<()> {
+        let bytes = ranges.iter().flat_map(|range| &self.0[range.offset as usize..range.end() as usize]);
+        buf.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        Ok(())
     }
 }
 
@@ -76,7 +95,7 @@ fn run(seed: u64, stop: u64) -> bool {
         let value = rng.below(4) as u8 * 60;
         image[at..(at + BLOCK).min(BYTES)].fill(value);
     }
-    let source = Arc::new(Source(image.clone()));
+    let source = Arc::new(Source(image.clone(), seed % 2 == 1));
     let mode = rng.pick(&[ResyncMode::Digest, ResyncMode::Digest, ResyncMode::Full]);
     drop(volume);
     storage.stop_at_change(storage.changes() + stop);

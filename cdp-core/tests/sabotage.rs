@@ -71,6 +71,7 @@ fn finder_of(switch: Switch) -> Finder {
         Switch::SettleBeforeDurable
         | Switch::DecideFromTwoLooks
         | Switch::SeqAfterRead
+        | Switch::DigestsBeforeToken
         | Switch::GapAtNewest
         | Switch::CloseGapUndrained
         | Switch::MarkWithoutLadder

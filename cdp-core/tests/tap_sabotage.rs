@@ -6,7 +6,7 @@
 use cdp_core::{
     sabotage::{Sabotage, Switch, TAP_SWITCHES},
     testing::tap_world::{
-        directed::{crashes_with_log, ends_with_differences, writes_around_reads},
+        directed::{across_a_link, crashes_with_log, ends_with_differences, writes_around_reads},
         run::{run, run_seed},
     },
 };
@@ -31,9 +31,14 @@ fn with_log(seed: u64, sabotage: Sabotage) -> Result<(), String> {
     run(&crashes_with_log(seed, sabotage)).map(|_| ()).map_err(|failure| failure.to_string())
 }
 
+fn across(seed: u64, sabotage: Sabotage) -> Result<(), String> {
+    run(&across_a_link(seed, sabotage)).map(|_| ()).map_err(|failure| failure.to_string())
+}
+
 fn finder_of(switch: Switch) -> Finder {
     match switch {
         Switch::SeqAfterRead | Switch::CloseGapUndrained => (around_reads, 0..60),
+        Switch::DigestsBeforeToken => (across, 0..300),
         Switch::StoreMapBeforeDrain | Switch::KeepMapOfWritten | Switch::BelieveAnyMap => (with_ends, 0..60),
         Switch::LetGoBeforeSource
         | Switch::LetGoBeforeDurable

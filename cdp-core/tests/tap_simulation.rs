@@ -5,7 +5,7 @@ use cdp_core::{
     sabotage::Sabotage,
     testing::tap_world::{
         TapCoverage,
-        directed::{crashes_with_log, ends_with_differences, writes_around_reads},
+        directed::{across_a_link, crashes_with_log, ends_with_differences, writes_around_reads},
         run::{run, run_seed, run_seeds},
     },
 };
@@ -60,6 +60,23 @@ fn writes_around_reads_win() {
     (0..60).for_each(|seed| {
         passed(run(&writes_around_reads(seed, Sabotage::default())));
     });
+}
+
+/// Goal: the same where sources lie across a link and answer digests, regions before blocks before bytes, with writes between any two. Method: other random histories, and
+/// few blocks with writes around each exchange.
+#[test]
+fn sources_across_a_link_keep_the_promise() {
+    let mut coverage = TapCoverage::default();
+    for seed in 1000..1150 {
+        coverage += passed(run(&across_a_link(seed, Sabotage::default())));
+    }
+    let TapCoverage { gaps, interleaved, failed_reads, downs, .. } = coverage;
+    assert!(gaps > 50 && interleaved > 50 && failed_reads > 10 && downs > 50, "{coverage:?}");
+    for seed in 0..60 {
+        let mut history = writes_around_reads(seed, Sabotage::default());
+        history.world.far = true;
+        passed(run(&history));
+    }
 }
 
 /// Goal: what differs at the end of a tap is what the next one begins with, whatever lies between. Method: every way to end and to begin.

@@ -291,6 +291,7 @@ pub(crate) fn verify_options(flags: u32, bytes_per_second_max: u64) -> Outcome<V
         repair: flags & CDP_VERIFY_REPAIR != 0,
         readers: 0,
         bytes_per_second_max: Some(bytes_per_second_max).filter(|rate| *rate != 0),
+        digests: false,
     })
 }
 

@@ -86,8 +86,12 @@ pub fn resync(store: &Store, request: &ResyncRequest, events: &mut dyn Events) -
 /// Those of the store and the source; `Failed` when it was interrupted. Differences are in the document.
 pub fn verify(store: &Store, request: &VerifyRequest, events: &mut dyn Events) -> Outcome<VerifyDocument> {
     let source = open(store, request.volume.as_deref(), &request.source)?;
-    let options =
-        VerifyOptions { repair: request.repair, readers: READERS, bytes_per_second_max: request.rate };
+    let options = VerifyOptions {
+        repair: request.repair,
+        readers: READERS,
+        bytes_per_second_max: request.rate,
+        ..VerifyOptions::default()
+    };
     let file = request.cursor.as_deref().map(CursorFile);
     let from = file.as_ref().map_or(Ok(None), CursorFile::load)?;
     if let Some(from) = &from {

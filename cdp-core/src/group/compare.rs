@@ -89,13 +89,29 @@ struct Against {
     how: How,
 }
 
-/// What the newest version of a block is known to be.
+/// What the newest version of a block is known to be, by the index.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Known {
+pub(super) enum Known {
     /// Nothing that can be compared as a whole; so many bytes of payload.
     Parts(u64),
     Zeroes,
     Digest(u64),
+}
+
+/// What is known of `count` blocks from `first` on, of which these are the pieces.
+pub(super) fn known_of(pieces: &[Piece], first: Block, count: usize) -> Vec<Known> {
+    let mut known = vec![Known::Zeroes; count];
+    for piece in pieces {
+        if let Piece::Data { block, take, mask, digest, .. } = *piece {
+            let slot = &mut known[to_len(block.get() - first.get())];
+            *slot = match *slot {
+                _ if take == MASK_FULL && mask == MASK_FULL => Known::Digest(digest),
+                Known::Parts(bytes) => Known::Parts(bytes + sectors_bytes(mask)),
+                _ => Known::Parts(sectors_bytes(mask)),
+            };
+        }
+    }
+    known
 }
 
 impl Group {
@@ -189,17 +205,7 @@ impl Group {
     ) -> Result<()> {
         let part = &data[to_len(range.start)..to_len(range.end)];
         let first = against.first_block + range.start / BLOCK_BYTES;
-        let mut known = vec![Known::Zeroes; part.len().div_ceil(BLOCK_LEN)];
-        for piece in pieces {
-            if let Piece::Data { block, take, mask, digest, .. } = *piece {
-                let slot = &mut known[to_len(block.get() - first)];
-                *slot = match *slot {
-                    _ if take == MASK_FULL && mask == MASK_FULL => Known::Digest(digest),
-                    Known::Parts(bytes) => Known::Parts(bytes + sectors_bytes(mask)),
-                    _ => Known::Parts(sectors_bytes(mask)),
-                };
-            }
-        }
+        let known = known_of(pieces, Block::new(first), part.len().div_ceil(BLOCK_LEN));
         let mut parts: Option<(Range<u64>, u64)> = None;
         for (index, (block, known)) in part.chunks(BLOCK_LEN).zip(known).enumerate() {
             let start = range.start + len_u64(index * BLOCK_LEN);

@@ -14,6 +14,7 @@ mod append;
 mod commit;
 mod compare;
 mod cut;
+mod digests;
 mod drain;
 mod interval;
 mod lag;

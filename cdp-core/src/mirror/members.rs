@@ -172,7 +172,15 @@ impl MirrorSet {
                 ..copy_state(member, &**copy, record, &state, self.options.sabotage)
             })
         };
-        Ok(handshake(&known(source)?, &known(other)?))
+        // One that was behind when another left, and lacks nothing since, has not been given the generation that it belongs to.
+        let online = state.copies.iter().filter(|copy| copy.online);
+        let newest = online.max_by_key(|copy| copy.generations.current().number);
+        let own = known(source)?;
+        let source = match newest.filter(|_| source.is_whole()) {
+            Some(newest) => CopyState { generations: newest.generations.clone(), ..own },
+            None => own,
+        };
+        Ok(handshake(&source, &known(other)?))
     }
 
     /// A copy that lacks nothing any more belongs to the newest generation, and gets a fresh map: the log of the old one names regions that it lacked.

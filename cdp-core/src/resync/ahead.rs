@@ -1,12 +1,17 @@
 //! Reading a source ahead: threads that fill buffers while the one that asked for them compares what came before.
 //!
 //! Who asks decides what is read and in which order it is taken; a request is answered once. Invariant *bounded*: buffers are made for the
-//! requests that are open at a time, and used again. Without threads a request is answered in the thread that makes it.
+//! requests that are open at a time, and used again; what differs of a piece of a source across a link is at most that piece, of
+//! [`DIGEST_REQUEST_BYTES_MAX`](crate::limits::DIGEST_REQUEST_BYTES_MAX) bytes. Without threads a request is answered in the thread that makes it.
 
-use super::SourceReader;
+use super::{
+    SourceReader,
+    digests::{DigestCounts, DigestUnit, SourceDigests, ask, differing},
+};
 use crate::{
     dirty_map::ByteRange,
     error::{Error, Result},
+    format::digest::DigestKey,
     io::AlignedBuf,
     units::to_len,
 };
@@ -33,6 +38,41 @@ pub(crate) enum Fetched {
     Hole,
     /// Data, and more of it than is read at a time: ask for less.
     TooLong,
+    /// What differs from the digests that were given, across a link.
+    Differing(Moved),
+    /// Digests that were taken across a link.
+    Digests(Vec<u64>, DigestCounts),
+}
+
+/// What differs of a piece of a source across a link, and was moved.
+pub(crate) struct Moved {
+    /// Ascending, merged.
+    pub ranges: Vec<ByteRange>,
+    /// The bytes of all ranges, one behind the other.
+    pub bytes: Vec<u8>,
+    pub counts: DigestCounts,
+}
+
+impl Moved {
+    /// The ranges, each with its bytes.
+    pub fn parts(&self) -> impl Iterator<Item = (ByteRange, &[u8])> {
+        let mut rest = &self.bytes[..];
+        self.ranges.iter().map(move |range| {
+            let (part, behind) = rest.split_at(to_len(range.bytes));
+            rest = behind;
+            (*range, part)
+        })
+    }
+}
+
+/// What is asked of a source.
+enum Ask {
+    /// The bytes of a range.
+    Bytes(ByteRange),
+    /// What of some ranges differs from these digests of their blocks, and the bytes of that.
+    Differing(Vec<ByteRange>, DigestKey, Vec<Option<u64>>),
+    /// The digests of a range.
+    Digests(ByteRange, DigestKey, DigestUnit),
 }
 
 /// A request that was made.
@@ -58,7 +98,7 @@ impl Request {
 }
 
 struct Job {
-    range: ByteRange,
+    ask: Ask,
     answer: SyncSender<io::Result<Fetched>>,
 }
 
@@ -94,7 +134,7 @@ impl ReadAhead {
                     let job = queue.lock().recv();
                     let Ok(job) = job else { return };
                     // Nobody waits any more when the work was broken off.
-                    let _ = job.answer.send(shared.fetch(job.range));
+                    let _ = job.answer.send(shared.answer(&job.ask));
                 }
             };
             ahead.readers.push(std::thread::Builder::new().name("cdp-resync".into()).spawn(work)?);
@@ -121,11 +161,36 @@ impl ReadAhead {
         }
     }
 
+    /// Whether the source lies across a link and answers digests there.
+    pub fn has_digests(&self) -> bool {
+        self.shared.source.digests().is_some()
+    }
+
     /// Asks for a range. It is read after this call has begun.
     pub fn request(&self, range: ByteRange) -> Request {
-        let Some(jobs) = &self.jobs else { return Request::Done(self.shared.fetch(range)) };
+        self.send(Ask::Bytes(range))
+    }
+
+    /// Asks for what of some ranges differs from what is `known` of their blocks; digests are taken after this call has begun. Only where
+    /// [`ReadAhead::has_digests`].
+    pub fn request_differing(
+        &self,
+        ranges: Vec<ByteRange>,
+        key: DigestKey,
+        known: Vec<Option<u64>>,
+    ) -> Request {
+        self.send(Ask::Differing(ranges, key, known))
+    }
+
+    /// Asks for the digests of a range, which are taken after this call has begun. Only where [`ReadAhead::has_digests`].
+    pub fn request_digests(&self, range: ByteRange, key: DigestKey, unit: DigestUnit) -> Request {
+        self.send(Ask::Digests(range, key, unit))
+    }
+
+    fn send(&self, ask: Ask) -> Request {
+        let Some(jobs) = &self.jobs else { return Request::Done(self.shared.answer(&ask)) };
         let (answer, receiver) = sync_channel(1);
-        match jobs.send(Job { range, answer }) {
+        match jobs.send(Job { ask, answer }) {
             Ok(()) => Request::Waiting(receiver),
             Err(_) => Request::Done(Err(io::Error::other("the threads that read it have ended"))),
         }
@@ -147,6 +212,39 @@ impl Drop for ReadAhead {
 }
 
 impl Shared {
+    fn answer(&self, asked: &Ask) -> io::Result<Fetched> {
+        match asked {
+            Ask::Bytes(range) => self.fetch(*range),
+            Ask::Differing(ranges, key, known) => {
+                self.fetch_differing(ranges, *key, known).map(Fetched::Differing)
+            }
+            Ask::Digests(range, key, unit) => {
+                let mut counts = DigestCounts::default();
+                let digests = ask(self.far()?, *key, *unit, &[*range], &mut counts)?;
+                Ok(Fetched::Digests(digests, counts))
+            }
+        }
+    }
+
+    fn far(&self) -> io::Result<&dyn SourceDigests> {
+        self.source.digests().ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    fn fetch_differing(
+        &self,
+        ranges: &[ByteRange],
+        key: DigestKey,
+        known: &[Option<u64>],
+    ) -> io::Result<Moved> {
+        let far = self.far()?;
+        let found = differing(far, key, ranges, known)?;
+        let mut bytes = vec![0; to_len(found.ranges.iter().map(|range| range.bytes).sum())];
+        if !found.ranges.is_empty() {
+            far.read_ranges(&found.ranges, &mut bytes)?;
+        }
+        Ok(Moved { ranges: found.ranges, bytes, counts: found.counts })
+    }
+
     fn fetch(&self, range: ByteRange) -> io::Result<Fetched> {
         let data = self.source.next_data(range.offset).unwrap_or(Some(range.offset));
         if data.is_none_or(|data| data >= range.end()) {

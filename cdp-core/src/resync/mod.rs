@@ -5,6 +5,9 @@
 //! rest follows. When the map is empty and everything is durable, the gap closes. An overload in the middle leads back to BITMAP with
 //! what is still dirty, and the next attempt waits longer, up to a bound.
 //!
+//! A source across a link may answer digests at its own end ([`SourceReader::digests`]): a piece is then compared there, regions first and then blocks, and only what
+//! differs is moved ([`digests_of`]). For everything else a piece is what it is without a link: its blocks are in resync and its seq is taken before the first exchange begins.
+//!
 //! One engine serves the tap, whose resync the runner or the host steps, and a source that nobody captures from
 //! ([`Store::resync_from`](crate::Store::resync_from)), whose caller steps it and may let threads read ahead. The latter compares without a gap
 //! until it meets the first difference.
@@ -13,9 +16,13 @@
 //! *one version a seq* - a seq is used for many pieces while nothing else was written, and never in two passes.
 
 mod ahead;
+mod digests;
 mod log;
 mod schedule;
+mod take_over;
 
+pub use digests::{DigestCounts, DigestUnit, REGION_BYTES, SourceDigests, check_request, digests_of};
+pub(crate) use digests::{digest_of_block, fold, fold_known, regions_of};
 pub use schedule::{Hours, ResyncSchedule};
 pub(crate) use schedule::{Throttle, Waiting};
 
@@ -25,15 +32,12 @@ pub(crate) use log::TapLog;
 use crate::{
     capture::{Capture, Mode, tap::TapState},
     catalog::{GapReason, SourceStamp},
-    dirty_map::{ByteRange, InResync},
+    dirty_map::{ByteRange, DirtyMap, InResync},
     error::{Error, Result},
-    format::all_zero,
-    group::{Content, Group, How, Stamp},
-    journal::{PreparedWrite, WriteKind},
+    group::{Group, How, Stamp},
+    limits::DIGEST_REQUEST_BYTES_MAX,
     sabotage::Switch,
-    units::{
-        BLOCK_BYTES, BLOCK_LEN, FrameNo, SECTOR_BYTES, Sector, SectorRange, Seq, TimeNs, len_u64, to_len,
-    },
+    units::{BLOCK_BYTES, FrameNo, Seq, TimeNs},
 };
 use std::{collections::VecDeque, io, mem, sync::Arc, time::Duration};
 
@@ -43,6 +47,8 @@ pub(crate) const SOURCE: &str = "the source of the resync";
 const IN_FLIGHT_BYTES_MAX: u64 = 16 << 20;
 /// Pieces that may wait for that; fewer than the runs that a map has in resync.
 const IN_FLIGHT_MAX: usize = 128;
+/// Runs that one exchange with a source across a link asks for: a few of those that a map has in resync.
+const RUNS_A_REQUEST: usize = 32;
 /// Longest hole that is taken at once, bytes.
 const HOLE_BYTES_MAX: u64 = 1 << 30;
 /// Dirty bytes at which writes are captured whole again.
@@ -80,6 +86,12 @@ pub trait SourceReader: Send + Sync {
         Ok(Some(offset))
     }
 
+    /// The source's own end of a link, where it lies across one that is slower than its disk and can take digests there. A resync by digests or by map, and a verification
+    /// that may go by digests, then move the digests of all and the bytes of what differs. Default: none, and everything that is compared is read.
+    fn digests(&self) -> Option<&dyn SourceDigests> {
+        None
+    }
+
     /// What changes when the source is changed by anybody; `None`, the default, where there is no such thing. A write after this call gives
     /// another stamp.
     ///
@@ -106,8 +118,10 @@ pub(crate) enum Step {
 pub struct ResyncCounts {
     /// Bytes compared, those in holes of the source included.
     pub bytes_compared: u64,
-    /// Bytes read from the source.
+    /// Bytes read from the source; where that lies across a link and answers digests, what came over as bytes of blocks.
     pub source_bytes_read: u64,
+    /// Digests of a source across a link.
+    pub digests: DigestCounts,
     /// Bytes of payload read from the store.
     pub store_bytes_read: u64,
     /// Bytes that differed and were taken over, in whole blocks.
@@ -122,10 +136,12 @@ pub struct ResyncCounts {
 
 /// A piece that was asked for and not compared yet.
 struct Reading {
-    token: InResync,
+    /// Of one run, or of several runs of a source across a link.
+    tokens: Vec<InResync>,
     /// The seq of what differs of it; `None` while it is only compared.
     seq: Option<Seq>,
-    range: ByteRange,
+    /// What was asked for of the runs.
+    ranges: Vec<ByteRange>,
     request: Request,
 }
 
@@ -269,6 +285,10 @@ impl Resync {
         }
         let outcome = self.try_step(group, capture);
         match outcome {
+            Err(Error::Io { ref target, .. }) if target == SOURCE => {
+                self.keep_what_came(group);
+                self.set_back(group);
+            }
             Err(_) => self.set_back(group),
             // A volume that differs again before anybody looks begins anew, with the delay of the schedule.
             Ok(Step::Closed) => (self.differs, self.begun) = (None, None),
@@ -318,28 +338,82 @@ impl Resync {
 
     /// The next dirty piece goes into resync, and is asked for.
     fn begin_next(&mut self, group: &Group) -> Result<Option<Reading>> {
-        let map = self.tap.map();
+        let tap = self.tap.clone();
+        let map = tap.map();
+        let is_far = self.how == How::Digests && self.ahead.has_digests();
+        let mut tokens = if is_far { self.begin_far(map) } else { self.begin_near(map) };
+        if tokens.is_empty() {
+            return Ok(None);
+        }
+        let mut early = None;
+        if is_far && group.shared.sabotage.on(Switch::DigestsBeforeToken) {
+            let runs: Vec<_> = tokens.iter().map(|token| (token.first_block(), token.blocks())).collect();
+            let ranges = tokens.drain(..).map(|token| token.range()).collect();
+            early = Some(self.request_differing(group, ranges)?);
+            tokens.extend(runs.into_iter().filter_map(|(first, blocks)| map.begin(first, blocks)));
+        }
+        // The seq first, then the read: whatever is captured after this has a higher seq and wins.
+        let seq = if self.only_compares() { None } else { Some(self.take_stage(group)?) };
+        let mut ranges: Vec<ByteRange> = tokens.iter().map(InResync::range).collect();
+        if group.shared.sabotage.on(Switch::SkipPartialBlock) {
+            ranges.iter_mut().for_each(|range| range.bytes -= range.end() % BLOCK_BYTES);
+            ranges.retain(|range| range.bytes > 0);
+        }
+        let request = match (early, ranges.first()) {
+            (_, None) => Request::Done(Ok(Fetched::Hole)),
+            (Some(early), _) => early,
+            (None, Some(_)) if is_far => self.request_differing(group, ranges.clone())?,
+            (None, Some(range)) => self.ahead.request(*range),
+        };
+        Ok(Some(Reading { tokens, seq, ranges, request }))
+    }
+
+    /// The next run that is read at once.
+    fn begin_near(&mut self, map: &DirtyMap) -> Vec<InResync> {
         let granularity = map.shape().granularity().bytes();
-        let Some(next) = map.next_dirty(self.cursor) else { return Ok(None) };
-        let offset = next.saturating_mul(granularity);
+        let Some(next) = map.next_dirty(self.cursor) else { return Vec::new() };
+        let bytes = self.piece_at(next.saturating_mul(granularity));
+        self.begin_run(map, (bytes / granularity).max(1)).into_iter().collect()
+    }
+
+    /// The next runs of a source across a link that one exchange asks for: scattered ones together.
+    fn begin_far(&mut self, map: &DirtyMap) -> Vec<InResync> {
+        let granularity = map.shape().granularity().bytes();
+        let mut blocks_left = DIGEST_REQUEST_BYTES_MAX / granularity;
+        let mut tokens = Vec::new();
+        while blocks_left > 0 && tokens.len() < RUNS_A_REQUEST {
+            let Some(token) = self.begin_run(map, blocks_left) else { break };
+            blocks_left -= token.blocks();
+            tokens.push(token);
+        }
+        tokens
+    }
+
+    fn begin_run(&mut self, map: &DirtyMap, blocks_max: u64) -> Option<InResync> {
+        let token = map.begin(self.cursor, blocks_max)?;
+        self.cursor = token.first_block() + token.blocks();
+        Some(token)
+    }
+
+    /// How much is read at once from a byte on: a hole of the source as a whole.
+    fn piece_at(&mut self, offset: u64) -> u64 {
         let hole = match mem::take(&mut self.distrusts_holes) {
             true => 0,
             false => self.ahead.hole_at(offset, self.volume_bytes).min(HOLE_BYTES_MAX),
         };
-        let bytes = if hole > PIECE_BYTES { hole } else { PIECE_BYTES };
-        let Some(token) = map.begin(self.cursor, (bytes / granularity).max(1)) else { return Ok(None) };
-        self.cursor = token.first_block() + token.blocks();
-        // The seq first, then the read: whatever is captured after this has a higher seq and wins.
-        let seq = if self.only_compares() { None } else { Some(self.take_stage(group)?) };
-        let mut range = token.range();
-        if group.shared.sabotage.on(Switch::SkipPartialBlock) {
-            range.bytes -= range.end() % BLOCK_BYTES;
+        hole.max(PIECE_BYTES)
+    }
+
+    /// Asks a source across a link for what differs of some ranges, by the digests of the newest state. That state may be older than the answer: whatever is captured
+    /// meanwhile has a higher seq than what is taken over.
+    fn request_differing(&mut self, group: &Group, ranges: Vec<ByteRange>) -> Result<Request> {
+        let mut blocks = Vec::new();
+        for range in &ranges {
+            let known = group.digests(self.tap.volume(), range.offset..range.end(), How::Digests)?;
+            self.counts.store_bytes_read += known.store_bytes_read;
+            blocks.extend(known.blocks);
         }
-        let request = match range.bytes {
-            0 => Request::Done(Ok(Fetched::Hole)),
-            _ => self.ahead.request(range),
-        };
-        Ok(Some(Reading { token, seq, range, request }))
+        Ok(self.ahead.request_differing(ranges, group.shared.key, blocks))
     }
 
     fn take_stage(&mut self, group: &Group) -> Result<Seq> {
@@ -394,83 +468,6 @@ impl Resync {
         if now == Some(*before) { Ok(()) } else { Err(Error::SourceChanged) }
     }
 
-    /// Takes over what differs of a piece.
-    fn compare(&mut self, group: &Group, capture: &Capture, reading: Reading) -> Result<Step> {
-        let Reading { token, mut seq, range, request } = reading;
-        let fetched = request.answer()?;
-        let content = match &fetched {
-            Fetched::TooLong => {
-                // There is data where a hole was: it is dirty again, and is taken in shorter pieces.
-                self.cursor = token.first_block();
-                self.distrusts_holes = true;
-                self.reading.clear();
-                return Ok(Step::More);
-            }
-            Fetched::Hole => Content::Zeroes(range.bytes),
-            Fetched::Data(buffer) => {
-                self.counts.source_bytes_read += range.bytes;
-                Content::Data(&buffer[..to_len(range.bytes)])
-            }
-        };
-        if seq.is_some() && group.shared.sabotage.on(Switch::SeqAfterRead) {
-            self.stage = None;
-            seq = Some(self.take_stage(group)?);
-        }
-        let found = group.compare(self.tap.volume(), range.offset / BLOCK_BYTES, content, self.how)?;
-        self.counts.store_bytes_read += found.store_bytes_read;
-        let mut appended = 0;
-        if !found.different.is_empty() {
-            let Some(seq) = (match seq {
-                Some(seq) => Some(seq),
-                None => self.begin_to_take_over(group, capture)?,
-            }) else {
-                self.cursor = token.first_block();
-                self.reading.clear();
-                return Ok(Step::More);
-            };
-            self.counts.bytes_damaged += found.damaged.iter().map(|part| part.end - part.start).sum::<u64>();
-            for run in found.different {
-                let bytes = run.end - run.start;
-                let start = Sector::new((range.offset + run.start) / SECTOR_BYTES);
-                let sectors = SectorRange { start, sectors: bytes / SECTOR_BYTES };
-                let (volume, key) = (self.tap.volume(), group.shared.key);
-                let write = match content {
-                    Content::Zeroes(_) => PreparedWrite::range(volume, sectors, WriteKind::Zero),
-                    Content::Data(data) => {
-                        let data = &data[to_len(run.start)..to_len(run.end)];
-                        let blocks = data.chunks(BLOCK_LEN).filter(|block| !all_zero(block));
-                        self.counts.bytes_transferred +=
-                            blocks.map(|block| len_u64(block.len())).sum::<u64>();
-                        appended += bytes;
-                        PreparedWrite::data(volume, sectors, data, key)
-                    }
-                };
-                group.append_staged(&write, seq)?;
-                self.counts.bytes_different += bytes;
-            }
-        }
-        self.counts.bytes_compared += range.bytes;
-        if let Fetched::Data(buffer) = fetched {
-            self.ahead.give_back(buffer);
-        }
-        // Equal to a state that may not be durable itself: also then the piece is clean only when the journal is.
-        let durable_below = group.appended_below();
-        self.in_flight.push(InFlight { token, bytes: appended, durable_below });
-        Ok(Step::More)
-    }
-
-    /// A difference of a source that nobody captures from: with the first one a gap opens, since states from here on are not states of the
-    /// source until all is taken over. Returns the seq for what was read. It is taken behind the read, which is as good here: no write of
-    /// the source is ever captured that it could hide. `None` when the gap could not be opened yet.
-    fn begin_to_take_over(&mut self, group: &Group, capture: &Capture) -> Result<Option<Seq>> {
-        if let Some(alone) = self.alone.as_ref().filter(|_| !self.takes_over) {
-            self.tap.degrade(alone.time, alone.gap, &capture.wishes, capture.pool.boundary());
-        }
-        self.takes_over = true;
-        group.drain_complete()?;
-        if self.tap.gap_is_open() { self.take_stage(group).map(Some) } else { Ok(None) }
-    }
-
     /// Turns clean what has become durable.
     pub fn settle(&mut self, group: &Group) {
         let durable = group.durable_frame();
@@ -480,6 +477,17 @@ impl Resync {
             .partition(|piece| early || piece.durable_below <= durable);
         self.in_flight = waiting;
         done.into_iter().for_each(|piece| piece.token.clean());
+    }
+
+    /// What a source has answered before it failed is taken over all the same; as long as there is any, the source is tried again soon.
+    fn keep_what_came(&mut self, group: &Group) {
+        let waiting = self.in_flight.len();
+        if waiting > 0 && group.flush_appended().is_ok() {
+            self.settle(group);
+            if self.in_flight.len() < waiting {
+                self.backoff_ns = BACKOFF_NS_MIN;
+            }
+        }
     }
 
     /// Gives up what is under way, and waits longer than the last time.

@@ -30,6 +30,7 @@ mod source_state;
 mod stats;
 mod tap;
 mod verify_cursor;
+mod verify_look;
 mod verify_source;
 mod volume;
 

@@ -135,6 +135,7 @@ impl ResyncCounts {
         Self {
             bytes_compared: self.bytes_compared - before.bytes_compared,
             source_bytes_read: self.source_bytes_read - before.source_bytes_read,
+            digests: self.digests.since(before.digests),
             store_bytes_read: self.store_bytes_read - before.store_bytes_read,
             bytes_different: self.bytes_different - before.bytes_different,
             bytes_transferred: self.bytes_transferred - before.bytes_transferred,

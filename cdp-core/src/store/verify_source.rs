@@ -9,37 +9,29 @@ use super::{
     Store,
     resync_run::{Pace, ResyncRun},
     verify_cursor::{VerifyCursor, VerifyResume},
+    verify_look::{Again, Found, LOOK_EVERY, Ranges, Verify, as_bytes, total},
 };
 use crate::{
     capture::tap::TapState,
     catalog::{GapReason, SourceStamp, VolumeInfo},
     dirty_map::ByteRange,
     error::{Error, Result},
-    group::{Content, How, push_merged},
+    group::How,
     job::{self, Job, JobStep},
     limits::RESYNC_RUNS_MAX,
     restore::Progress,
-    resync::{Fetched, PIECE_BYTES, ReadAhead, Request, Resync, ResyncCounts, SOURCE, SourceReader},
-    units::{BLOCK_BYTES, Seq, to_len},
+    resync::{DigestCounts, ReadAhead, Request, Resync, ResyncCounts, SOURCE, SourceReader},
+    units::Seq,
 };
 use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
-    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-/// Longest hole that is compared at once, bytes.
-const HOLE_BYTES_MAX: u64 = 1 << 30;
 /// How often the host of a blocking call is told how far it is.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
-/// How long a difference must stay as it is beside a tap: longer than a host takes from the end of a write to its capture.
-const SETTLED_AFTER: Duration = Duration::from_millis(500);
-/// Pause between two looks at what differs.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// How long blocks are looked at that do not come to rest.
-const LOOK_MAX: Duration = Duration::from_secs(10);
 
 /// How a verification goes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,6 +42,9 @@ pub struct VerifyOptions {
     pub readers: usize,
     /// Bytes of the source that are compared in a second at most.
     pub bytes_per_second_max: Option<u64>,
+    /// Whether keyed 64-bit digests are compared instead of bytes where the source lies across a link and answers them ([`SourceReader::digests`]). Each side then
+    /// reads its own bytes, and only digests cross the link, and what is mended.
+    pub digests: bool,
 }
 
 /// What a verification has found.
@@ -69,8 +64,10 @@ pub struct VerifyReport {
     pub repaired: bool,
     /// It was compared to the end.
     pub complete: bool,
-    /// Bytes read from the source.
+    /// Bytes read from the source; what was compared by digests is not among them.
     pub source_bytes_read: u64,
+    /// Digests of a source across a link, those of the first look counted by regions.
+    pub digests: DigestCounts,
     /// Bytes of payload read from the store.
     pub store_bytes_read: u64,
     /// How long it took.
@@ -147,7 +144,13 @@ impl Store {
         let ahead = ReadAhead::start(source.clone(), options.readers)
             .map_err(|error| Error::io("start", "the threads of a verification", error))?;
         Ok(VerifyJob {
-            verify: Verify { store: self.clone(), info, ahead, found: Found::default() },
+            verify: Verify {
+                store: self.clone(),
+                info,
+                by_digests: options.digests && ahead.has_digests(),
+                ahead,
+                found: Found::default(),
+            },
             source,
             at_begin: (newest, stamp),
             repairs: options.repair,
@@ -237,19 +240,6 @@ impl Drop for TapRepair {
     }
 }
 
-/// Ranges of bytes: ascending, merged.
-type Ranges = Vec<Range<u64>>;
-
-/// What was found so far; ranges are bytes of the volume.
-#[derive(Default)]
-struct Found {
-    bytes_compared: u64,
-    source_bytes_read: u64,
-    store_bytes_read: u64,
-    different: Ranges,
-    damaged: Ranges,
-}
-
 /// A verification under way. Dropped, it ends where it stands; a repair that had begun is left to the tap, or to a later resync.
 pub struct VerifyJob {
     verify: Verify,
@@ -327,6 +317,7 @@ impl VerifyJob {
             repaired: self.repaired,
             complete: self.complete,
             source_bytes_read: found.source_bytes_read + repairing.source_bytes_read,
+            digests: found.digests,
             store_bytes_read: found.store_bytes_read + repairing.store_bytes_read,
             seconds: self.started.elapsed().as_secs_f64(),
         }
@@ -428,205 +419,3 @@ impl Job for VerifyJob {
         }
     }
 }
-
-/// What differed when everything was compared, and is looked at again.
-struct Again {
-    suspects: Vec<Suspect>,
-    /// The one that is looked at next; 0: a round begins.
-    next: usize,
-    began: Instant,
-}
-
-/// A comparison under way.
-struct Verify {
-    store: Store,
-    info: Arc<VolumeInfo>,
-    ahead: ReadAhead,
-    found: Found,
-}
-
-impl Verify {
-    fn cursor(&self, compared: u64) -> Option<VerifyCursor> {
-        let store = self.store.inner.group.shared.store;
-        VerifyCursor::new(store, &self.info, compared, &self.found.different, &self.found.damaged)
-    }
-
-    /// Compares the next piece; returns where it ended, or `None` at the end of the volume.
-    fn look_on(
-        &mut self,
-        asked: &mut u64,
-        requests: &mut VecDeque<(ByteRange, Request)>,
-    ) -> Result<Option<u64>> {
-        let total = self.info.bytes;
-        while *asked < total && requests.len() < self.ahead.depth() {
-            let hole = self.ahead.hole_at(*asked, total).min(HOLE_BYTES_MAX) / BLOCK_BYTES * BLOCK_BYTES;
-            let bytes = if hole > PIECE_BYTES { hole } else { PIECE_BYTES };
-            let range = ByteRange::new(*asked, bytes.min(total - *asked));
-            requests.push_back((range, self.ahead.request(range)));
-            *asked = range.end();
-        }
-        let Some((range, request)) = requests.pop_front() else { return Ok(None) };
-        match request.answer()? {
-            Fetched::TooLong => {
-                for range in pieces(range) {
-                    let fetched = self.ahead.request(range).answer()?;
-                    self.compare(range, fetched)?;
-                }
-            }
-            fetched => self.compare(range, fetched)?,
-        }
-        Ok(Some(range.end()))
-    }
-
-    fn compare(&mut self, range: ByteRange, fetched: Fetched) -> Result<()> {
-        let (different, damaged) = self.differences(range, &fetched)?;
-        different.into_iter().for_each(|part| push_merged(&mut self.found.different, part));
-        damaged.into_iter().for_each(|part| push_merged(&mut self.found.damaged, part));
-        self.found.bytes_compared += range.bytes;
-        if let Fetched::Data(buffer) = fetched {
-            self.ahead.give_back(buffer);
-        }
-        Ok(())
-    }
-
-    /// What differs in a range, and what of it is damaged: bytes of the volume.
-    fn differences(&mut self, range: ByteRange, fetched: &Fetched) -> Result<(Ranges, Ranges)> {
-        let content = match fetched {
-            Fetched::Data(buffer) => {
-                self.found.source_bytes_read += range.bytes;
-                Content::Data(&buffer[..to_len(range.bytes)])
-            }
-            Fetched::Hole | Fetched::TooLong => Content::Zeroes(range.bytes),
-        };
-        let group = &self.store.inner.group;
-        let found = group.compare(self.info.id, range.offset / BLOCK_BYTES, content, How::Bytes)?;
-        self.found.store_bytes_read += found.store_bytes_read;
-        let moved = |parts: Ranges| {
-            parts.into_iter().map(|part| part.start + range.offset..part.end + range.offset).collect()
-        };
-        Ok((moved(found.different), moved(found.damaged)))
-    }
-
-    /// What differed so far, in pieces.
-    fn suspects(&self) -> Again {
-        let pieces = self.found.different.iter().flat_map(|range| pieces(as_bytes(range)));
-        let suspects =
-            pieces.map(|range| Suspect { range, seen: None, since: Instant::now(), settled: None }).collect();
-        Again { suspects, next: 0, began: Instant::now() }
-    }
-
-    /// Looks at the next of what differs, until all does no more or has come to rest, or is given up.
-    fn look_again(&mut self, again: &mut Again) -> Result<JobStep> {
-        let Again { suspects, next, began } = again;
-        let tap = self.tap();
-        let settled_after = if tap.is_some() { SETTLED_AFTER } else { Duration::ZERO };
-        if *next == 0 {
-            self.take_over(tap.is_some())?;
-        }
-        let open = suspects[*next..].iter().position(|suspect| suspect.settled.is_none());
-        if let Some(skipped) = open {
-            let at = *next + skipped;
-            self.look_at(&mut suspects[at], tap.as_deref(), settled_after)?;
-            *next = at + 1;
-            return Ok(JobStep::More);
-        }
-        *next = 0;
-        if suspects.iter().all(|suspect| suspect.settled.is_some()) || began.elapsed() >= LOOK_MAX {
-            return Ok(JobStep::Done);
-        }
-        Ok(if tap.is_some() { JobStep::Wait(LOOK_EVERY) } else { JobStep::More })
-    }
-
-    /// What is different and damaged for certain; returns what never came to rest, which does not count as different.
-    fn conclude(&mut self, suspects: Vec<Suspect>) -> Ranges {
-        let (mut different, mut damaged, mut unsettled) = (Vec::new(), Vec::new(), Vec::new());
-        for suspect in suspects {
-            match suspect.settled {
-                Some((parts, broken)) => {
-                    parts.into_iter().for_each(|part| push_merged(&mut different, part));
-                    broken.into_iter().for_each(|part| push_merged(&mut damaged, part));
-                }
-                None => push_merged(&mut unsettled, suspect.range.offset..suspect.range.end()),
-            }
-        }
-        (self.found.different, self.found.damaged) = (different, damaged);
-        unsettled
-    }
-
-    fn tap(&self) -> Option<Arc<TapState>> {
-        self.store.inner.group.capture().and_then(|capture| capture.tap(self.info.id))
-    }
-
-    /// What was captured before this call is part of the newest state behind it.
-    fn take_over(&self, tapped: bool) -> Result<()> {
-        if tapped { self.store.drain_taps().map(|_| ()) } else { self.store.inner.group.settle_for_reading() }
-    }
-
-    /// One more look: the source first, then what was captured until then, and then the newest state.
-    fn look_at(
-        &mut self,
-        suspect: &mut Suspect,
-        tap: Option<&TapState>,
-        settled_after: Duration,
-    ) -> Result<()> {
-        let range = suspect.range;
-        // What is known to differ is for the tap's resync.
-        let dirty = |tap: &TapState| tap.map().is_dirty(range) || tap.wished().is_some();
-        let fetched = self.ahead.request(range).answer()?;
-        self.take_over(tap.is_some())?;
-        let (different, damaged) = self.differences(range, &fetched)?;
-        if different.is_empty() {
-            suspect.settled = Some((different, damaged));
-        } else if tap.is_some_and(dirty) {
-            suspect.seen = None;
-        } else {
-            let source = match &fetched {
-                Fetched::Data(buffer) => {
-                    self.store.inner.group.shared.key.digest(&buffer[..to_len(range.bytes)])
-                }
-                Fetched::Hole | Fetched::TooLong => 0,
-            };
-            let seen = Some((source, different.clone()));
-            if suspect.seen != seen {
-                (suspect.seen, suspect.since) = (seen, Instant::now());
-            }
-            if suspect.since.elapsed() >= settled_after {
-                suspect.settled = Some((different, damaged));
-            }
-        }
-        if let Fetched::Data(buffer) = fetched {
-            self.ahead.give_back(buffer);
-        }
-        Ok(())
-    }
-}
-
-/// A range that differed when it was looked at.
-struct Suspect {
-    range: ByteRange,
-    /// What was seen last: the digest of the source, and where it differed.
-    seen: Option<(u64, Ranges)>,
-    /// Since when.
-    since: Instant,
-    /// What differs for certain, and what of it is damaged.
-    settled: Option<(Ranges, Ranges)>,
-}
-
-fn pieces(range: ByteRange) -> impl Iterator<Item = ByteRange> {
-    let end = range.end();
-    let count = range.bytes.div_ceil(PIECE_BYTES);
-    (0..count).map(move |index| {
-        let offset = range.offset + index * PIECE_BYTES;
-        ByteRange::new(offset, (end - offset).min(PIECE_BYTES))
-    })
-}
-
-fn as_bytes(range: &Range<u64>) -> ByteRange {
-    ByteRange::new(range.start, range.end - range.start)
-}
-
-fn total(ranges: &[Range<u64>]) -> u64 {
-    ranges.iter().map(|range| range.end - range.start).sum()
-}
-
-const _: () = assert!(PIECE_BYTES.is_multiple_of(BLOCK_BYTES));

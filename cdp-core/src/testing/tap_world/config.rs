@@ -18,6 +18,8 @@ pub struct TapWorldConfig {
     pub log: Option<(ActivityLog, f64)>,
     /// Whether writes are begun before they are submitted, also without an activity log.
     pub begins: bool,
+    /// Whether the sources lie across a link and answer digests there.
+    pub far: bool,
     /// What the storage writes atomically.
     pub unit: AtomicUnit,
     /// See [`crate::OpenOptions`].

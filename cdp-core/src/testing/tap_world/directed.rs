@@ -2,7 +2,7 @@
 
 use super::{
     FRAME_AGE_NS, TapWorldConfig,
-    generate::TapHistory,
+    generate::{TapHistory, generate},
     op::{Claim, Handover, TapDown, TapOp, TapRecover},
 };
 use crate::{
@@ -24,6 +24,7 @@ pub fn writes_around_reads(seed: u64, sabotage: Sabotage) -> TapHistory {
         granularity: 4096,
         log: None,
         begins: false,
+        far: false,
         unit: AtomicUnit::Block,
         segment_bytes: 1 << 20,
         sabotage,
@@ -52,6 +53,13 @@ pub fn writes_around_reads(seed: u64, sabotage: Sabotage) -> TapHistory {
     TapHistory { world, ops, repeat: format!("--tap-reads {seed}..{}", seed + 1) }
 }
 
+/// A random history whose sources lie across a link.
+pub fn across_a_link(seed: u64, sabotage: Sabotage) -> TapHistory {
+    let mut history = generate(seed);
+    (history.world.far, history.world.sabotage) = (true, sabotage);
+    TapHistory { repeat: format!("--tap-far {seed}..{}", seed + 1), ..history }
+}
+
 /// Taps that end while blocks differ, in every way, and begin again: with changes that the host tracked, inline writes in between, producers
 /// that never come back, and maps that are damaged meanwhile.
 pub fn ends_with_differences(seed: u64, sabotage: Sabotage) -> TapHistory {
@@ -63,6 +71,7 @@ pub fn ends_with_differences(seed: u64, sabotage: Sabotage) -> TapHistory {
         granularity: rng.pick(&[4096, 8192]),
         log: None,
         begins: false,
+        far: false,
         unit: AtomicUnit::Block,
         segment_bytes: 1 << 20,
         sabotage,
@@ -112,6 +121,7 @@ pub fn crashes_with_log(seed: u64, sabotage: Sabotage) -> TapHistory {
         granularity: 4096,
         log: Some((log, 1.0)),
         begins: true,
+        far: false,
         unit: rng.pick(&[AtomicUnit::Block, AtomicUnit::Sector]),
         segment_bytes: 1 << 20,
         sabotage,

@@ -124,6 +124,7 @@ pub fn generate(seed: u64) -> TapHistory {
         seed,
         log,
         begins: rng.chance(0.6),
+        far: false,
         pool_frames: to_len(rng.pick(&[2, 2, 3, 4])),
         granularity,
         unit: rng.pick(&[AtomicUnit::Block, AtomicUnit::Block, AtomicUnit::Sector]),

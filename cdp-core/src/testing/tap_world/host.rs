@@ -7,7 +7,7 @@ use super::{
     op::{Handover, TapOp},
 };
 use crate::{
-    Captured, GapReason, InFlight, NewBookmark, SourceReader, Store, Tap, Written,
+    Captured, GapReason, InFlight, NewBookmark, Store, Tap, Written,
     bookmark::Bookmark,
     dirty_map::ByteRange,
     error::{Error, Result},
@@ -29,7 +29,7 @@ use std::{
     io::{self, IoSlice},
     ops::Range,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -121,7 +121,7 @@ pub struct Watch {
 #[derive(Default)]
 pub struct SourceSyncs {
     pub(super) wanted: AtomicBool,
-    failing: AtomicU64,
+    pub(super) failing: AtomicU64,
 }
 
 /// A bookmark that was set.
@@ -524,14 +524,17 @@ impl Host {
         Ok(())
     }
 
-    fn read_source(&mut self, volume: usize, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+    pub(super) fn read_source(&mut self, volume: usize, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         if self.watches[volume].failing_reads > 0 {
             self.watches[volume].failing_reads -= 1;
             self.reads_failed = true;
             self.coverage.failed_reads += 1;
             return Err(io::Error::other("the source could not be read, as the test wanted"));
         }
-        let (before, after) = match self.interleaved.take() {
+        // A resync across a link reads several times: others come in between any two.
+        let later = self.config.far && self.rng.chance(0.4);
+        let interleaved = if later { None } else { self.interleaved.take() };
+        let (before, after) = match interleaved {
             Some(ops) if !self.in_flight => ops,
             _ => Default::default(),
         };
@@ -553,34 +556,4 @@ impl Host {
 
 pub(super) fn bytes_of(range: &Range<usize>) -> (u64, u64) {
     (len_u64(range.start) * SECTOR_BYTES, len_u64(range.len()) * SECTOR_BYTES)
-}
-
-/// The source of a volume as resync reads it.
-pub struct Reader {
-    /// The host.
-    pub host: Weak<Mutex<Host>>,
-    /// The volume.
-    pub volume: usize,
-    /// Its syncs.
-    pub syncs: Arc<SourceSyncs>,
-}
-
-impl SourceReader for Reader {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let host = self.host.upgrade().ok_or_else(|| io::Error::other("the host is gone"))?;
-        host.lock().read_source(self.volume, offset, buf)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let failing = |left: u64| left.checked_sub(1);
-        if self.syncs.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, failing).is_ok() {
-            return Err(io::Error::other("the source could not be synced, as the test wanted"));
-        }
-        self.syncs.wanted.store(true, Ordering::SeqCst);
-        let host = self.host.upgrade().ok_or_else(|| io::Error::other("the host is gone"))?;
-        if let Some(mut host) = host.try_lock() {
-            host.carry_out_syncs();
-        }
-        Ok(())
-    }
 }

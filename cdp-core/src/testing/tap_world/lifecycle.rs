@@ -3,8 +3,9 @@
 use super::{
     TapWorld,
     disk::{Disk, state_of},
-    host::{Host, Outcome, Reader, Record, bytes_of},
+    host::{Host, Outcome, Record, bytes_of},
     op::{Claim, TapDown, TapRecover},
+    source::Reader,
 };
 use crate::{
     Error, Result, SourceState, Store, Tap, TapOptions,
@@ -23,8 +24,8 @@ impl TapWorld {
     /// Puts a tap to work, unless there is one.
     pub(super) fn attach(&mut self, volume: usize, claim: Claim) -> Result<(), Mismatch> {
         let mut host = self.host.lock();
-        let syncs = host.watches[volume].syncs.clone();
-        let reader = Arc::new(Reader { host: Arc::downgrade(&self.host), volume, syncs });
+        let (syncs, far) = (host.watches[volume].syncs.clone(), host.config.far);
+        let reader = Arc::new(Reader { host: Arc::downgrade(&self.host), volume, syncs, far });
         if host.watches[volume].tap.is_some() {
             return Ok(());
         }

@@ -16,6 +16,7 @@ mod lifecycle;
 pub mod op;
 mod oracle;
 pub mod run;
+mod source;
 
 pub use config::{TapCoverage, TapWorldConfig};
 
