@@ -8,6 +8,7 @@ use crate::{
     error::{Error, Result},
     format::all_zero,
     index::{MASK_FULL, Piece},
+    resync::digest_of_block,
     units::{
         BLOCK_BYTES, BLOCK_LEN, Block, SECTOR_BYTES, SECTORS_PER_BLOCK, Sector, SectorRange, Seq, VolumeId,
         len_u64, to_len,
@@ -29,23 +30,39 @@ pub(crate) enum How {
 pub(crate) enum Content<'a> {
     /// These bytes.
     Data(&'a [u8]),
+    /// These bytes, with the digests of their blocks as frames have them: 0 for zeroes.
+    Digested(&'a [u8], &'a [u64]),
     /// So many zeroes.
     Zeroes(u64),
 }
 
-impl Content<'_> {
+impl<'a> Content<'a> {
     fn bytes(&self) -> u64 {
         match self {
-            Self::Data(data) => len_u64(data.len()),
+            Self::Data(data) | Self::Digested(data, _) => len_u64(data.len()),
             Self::Zeroes(bytes) => *bytes,
         }
     }
 
+    /// The bytes, unless it is zeroes.
+    pub fn data(&self) -> Option<&'a [u8]> {
+        match self {
+            Self::Data(data) | Self::Digested(data, _) => Some(data),
+            Self::Zeroes(_) => None,
+        }
+    }
+
+    /// The digests of the blocks of a range of bytes in it, if they are known.
+    pub fn digests(&self, range: &Range<u64>) -> Option<&'a [u64]> {
+        let Self::Digested(_, digests) = *self else { return None };
+        digests.get(to_len(range.start / BLOCK_BYTES)..to_len(range.end.div_ceil(BLOCK_BYTES)))
+    }
+
     /// The part of it that stands for a range of bytes in it.
     fn part(&self, range: &Range<u64>) -> Self {
-        match self {
-            Self::Data(data) => Self::Data(&data[to_len(range.start)..to_len(range.end)]),
-            Self::Zeroes(_) => Self::Zeroes(range.end - range.start),
+        match self.data() {
+            Some(data) => Self::Data(&data[to_len(range.start)..to_len(range.end)]),
+            None => Self::Zeroes(range.end - range.start),
         }
     }
 }
@@ -162,10 +179,8 @@ impl Group {
         }
         match (content, against.how) {
             (Content::Zeroes(_), _) => self.compare_zeroes(against, content, &range, &pieces, found),
-            (Content::Data(data), How::Digests) => {
-                self.compare_digests(against, data, &range, &pieces, found)
-            }
-            (Content::Data(_), How::Bytes) => self.compare_bytes(against, content, &range, &pieces, found),
+            (_, How::Digests) => self.compare_digests(against, content, &range, &pieces, found),
+            (_, How::Bytes) => self.compare_bytes(against, content, &range, &pieces, found),
         }
     }
 
@@ -198,12 +213,17 @@ impl Group {
     fn compare_digests(
         &self,
         against: Against,
-        data: &[u8],
+        content: Content<'_>,
         range: &Range<u64>,
         pieces: &[Piece],
         found: &mut Comparison,
     ) -> Result<()> {
-        let part = &data[to_len(range.start)..to_len(range.end)];
+        let part = &content.data().unwrap_or_default()[to_len(range.start)..to_len(range.end)];
+        let digests = content.digests(range);
+        let digest_of = |index: usize, block: &[u8]| match digests {
+            Some(digests) => digests[index],
+            None => digest_of_block(self.shared.key, block),
+        };
         let first = against.first_block + range.start / BLOCK_BYTES;
         let known = known_of(pieces, Block::new(first), part.len().div_ceil(BLOCK_LEN));
         let mut parts: Option<(Range<u64>, u64)> = None;
@@ -217,18 +237,20 @@ impl Group {
                 continue;
             }
             if let Some((run, bytes)) = parts.take() {
-                self.compare_stored(against, Content::Data(data), run, bytes, found)?;
+                self.compare_stored(against, content, run, bytes, found)?;
             }
             let equal = match known {
-                Known::Digest(digest) => block.len() == BLOCK_LEN && self.shared.key.digest(block) == digest,
-                Known::Zeroes | Known::Parts(_) => all_zero(block),
+                Known::Digest(digest) => block.len() == BLOCK_LEN && digest_of(index, block) == digest,
+                Known::Zeroes | Known::Parts(_) => {
+                    digests.map_or_else(|| all_zero(block), |digests| digests[index] == 0)
+                }
             };
             if !equal {
                 found.differs(at);
             }
         }
         match parts {
-            Some((run, bytes)) => self.compare_stored(against, Content::Data(data), run, bytes, found),
+            Some((run, bytes)) => self.compare_stored(against, content, run, bytes, found),
             None => Ok(()),
         }
     }
@@ -278,10 +300,7 @@ impl Group {
             Err(error) => return Err(error),
         }
         found.store_bytes_read += stored_bytes;
-        let own = match content.part(&range) {
-            Content::Data(data) => Some(data),
-            Content::Zeroes(_) => None,
-        };
+        let own = content.part(&range).data();
         if own == Some(&read[..]) {
             return Ok(());
         }

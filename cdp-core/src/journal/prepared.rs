@@ -82,6 +82,13 @@ impl<'a> PreparedWrite<'a> {
                 if all_zero(bytes) { 0 } else { key.digest(bytes) }
             })
             .collect();
+        Self::digested(volume, range, data, digests)
+    }
+
+    /// Makes a write of data ready whose digests are known: one for each block that it touches, 0 for zeroes.
+    pub fn digested(volume: VolumeId, range: SectorRange, data: &'a [u8], digests: Vec<u64>) -> Self {
+        assert_eq!(data.len(), to_len(range.bytes()), "data is as long as its range");
+        assert_eq!(digests.len(), block_parts(range).count(), "a digest for each block");
         if digests.iter().all(|digest| *digest == 0) {
             return Self::range(volume, range, WriteKind::Zero);
         }
@@ -101,6 +108,12 @@ impl<'a> PreparedWrite<'a> {
     /// What it does, where, and with which data.
     pub fn content(&self) -> (VolumeId, SectorRange, WriteKind, &'a [u8]) {
         (self.volume, self.range, self.kind, self.data)
+    }
+
+    /// Bytes of payload that the write stores: those of its blocks that are not zeroes.
+    pub fn stored_bytes(&self) -> u64 {
+        let parts = block_parts(self.range).zip(&self.digests);
+        parts.filter(|(_, digest)| **digest != 0).map(|(part, _)| part.bytes()).sum()
     }
 
     /// Most bytes of payload that the write can need.

@@ -6,14 +6,14 @@
 
 use super::{
     SourceReader,
-    digests::{DigestCounts, DigestUnit, SourceDigests, ask, differing},
+    digests::{DigestCounts, DigestUnit, SourceDigests, ask, differing, digest_of_block},
 };
 use crate::{
     dirty_map::ByteRange,
     error::{Error, Result},
     format::digest::DigestKey,
     io::AlignedBuf,
-    units::to_len,
+    units::{BLOCK_LEN, to_len},
 };
 use parking_lot::Mutex;
 use std::{
@@ -32,8 +32,8 @@ const REQUESTS_A_READER: usize = 2;
 
 /// What a source holds in a range.
 pub(crate) enum Fetched {
-    /// The bytes, in the front of a buffer that is given back by [`ReadAhead::give_back`].
-    Data(AlignedBuf),
+    /// The bytes; the buffer is given back by [`ReadAhead::give_back`].
+    Data(Taken),
     /// Zeroes, which were not read.
     Hole,
     /// Data, and more of it than is read at a time: ask for less.
@@ -42,6 +42,14 @@ pub(crate) enum Fetched {
     Differing(Moved),
     /// Digests that were taken across a link.
     Digests(Vec<u64>, DigestCounts),
+}
+
+/// Bytes of a source.
+pub(crate) struct Taken {
+    /// In its front.
+    pub buffer: AlignedBuf,
+    /// The digests of their blocks, where they were asked for; else empty. Who reads takes them, so that several threads share that work too.
+    pub digests: Vec<u64>,
 }
 
 /// What differs of a piece of a source across a link, and was moved.
@@ -67,8 +75,8 @@ impl Moved {
 
 /// What is asked of a source.
 enum Ask {
-    /// The bytes of a range.
-    Bytes(ByteRange),
+    /// The bytes of a range, and with a key the digests of its blocks.
+    Bytes(ByteRange, Option<DigestKey>),
     /// What of some ranges differs from these digests of their blocks, and the bytes of that.
     Differing(Vec<ByteRange>, DigestKey, Vec<Option<u64>>),
     /// The digests of a range.
@@ -166,9 +174,9 @@ impl ReadAhead {
         self.shared.source.digests().is_some()
     }
 
-    /// Asks for a range. It is read after this call has begun.
-    pub fn request(&self, range: ByteRange) -> Request {
-        self.send(Ask::Bytes(range))
+    /// Asks for a range, and with a key for the digests of its blocks. It is read after this call has begun.
+    pub fn request(&self, range: ByteRange, key: Option<DigestKey>) -> Request {
+        self.send(Ask::Bytes(range, key))
     }
 
     /// Asks for what of some ranges differs from what is `known` of their blocks; digests are taken after this call has begun. Only where
@@ -214,7 +222,7 @@ impl Drop for ReadAhead {
 impl Shared {
     fn answer(&self, asked: &Ask) -> io::Result<Fetched> {
         match asked {
-            Ask::Bytes(range) => self.fetch(*range),
+            Ask::Bytes(range, key) => self.fetch(*range, *key),
             Ask::Differing(ranges, key, known) => {
                 self.fetch_differing(ranges, *key, known).map(Fetched::Differing)
             }
@@ -245,7 +253,7 @@ impl Shared {
         Ok(Moved { ranges: found.ranges, bytes, counts: found.counts })
     }
 
-    fn fetch(&self, range: ByteRange) -> io::Result<Fetched> {
+    fn fetch(&self, range: ByteRange, key: Option<DigestKey>) -> io::Result<Fetched> {
         let data = self.source.next_data(range.offset).unwrap_or(Some(range.offset));
         if data.is_none_or(|data| data >= range.end()) {
             return Ok(Fetched::Hole);
@@ -258,9 +266,14 @@ impl Shared {
             Some(buffer) => buffer,
             None => AlignedBuf::new(to_len(PIECE_BYTES))?,
         };
-        let read = self.source.read_at(range.offset, &mut buffer[..to_len(range.bytes)]);
-        match read {
-            Ok(()) => Ok(Fetched::Data(buffer)),
+        let bytes = &mut buffer[..to_len(range.bytes)];
+        match self.source.read_at(range.offset, bytes) {
+            Ok(()) => {
+                let digests_by =
+                    |key| bytes.chunks(BLOCK_LEN).map(|block| digest_of_block(key, block)).collect();
+                let digests = key.map(digests_by).unwrap_or_default();
+                Ok(Fetched::Data(Taken { buffer, digests }))
+            }
             Err(error) => {
                 self.free.lock().push(buffer);
                 Err(error)

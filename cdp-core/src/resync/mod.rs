@@ -363,7 +363,10 @@ impl Resync {
             (_, None) => Request::Done(Ok(Fetched::Hole)),
             (Some(early), _) => early,
             (None, Some(_)) if is_far => self.request_differing(group, ranges.clone())?,
-            (None, Some(range)) => self.ahead.request(*range),
+            (None, Some(range)) => {
+                let by_digests = self.how == How::Digests;
+                self.ahead.request(*range, by_digests.then_some(group.shared.key))
+            }
         };
         Ok(Some(Reading { tokens, seq, ranges, request }))
     }

@@ -5,11 +5,10 @@ use crate::{
     capture::Capture,
     dirty_map::{ByteRange, InResync},
     error::Result,
-    format::all_zero,
     group::{Content, Group},
     journal::{PreparedWrite, WriteKind},
     sabotage::Switch,
-    units::{BLOCK_BYTES, BLOCK_LEN, SECTOR_BYTES, Sector, SectorRange, Seq, len_u64, to_len},
+    units::{BLOCK_BYTES, SECTOR_BYTES, Sector, SectorRange, Seq, len_u64, to_len},
 };
 use std::mem;
 
@@ -27,9 +26,17 @@ impl Resync {
                 return Ok(Step::More);
             }
             Fetched::Hole => ranges.iter().map(|range| (*range, Content::Zeroes(range.bytes))).collect(),
-            Fetched::Data(buffer) => {
+            Fetched::Data(taken) => {
                 self.counts.source_bytes_read += bytes;
-                ranges.iter().map(|range| (*range, Content::Data(&buffer[..to_len(range.bytes)]))).collect()
+                let content = |range: &ByteRange| {
+                    let data = &taken.buffer[..to_len(range.bytes)];
+                    if taken.digests.is_empty() {
+                        Content::Data(data)
+                    } else {
+                        Content::Digested(data, &taken.digests)
+                    }
+                };
+                ranges.iter().map(|range| (*range, content(range))).collect()
             }
             Fetched::Differing(moved) => {
                 self.counts.source_bytes_read += len_u64(moved.bytes.len());
@@ -53,8 +60,8 @@ impl Resync {
             }
         }
         self.counts.bytes_compared += bytes;
-        if let Fetched::Data(buffer) = fetched {
-            self.ahead.give_back(buffer);
+        if let Fetched::Data(taken) = fetched {
+            self.ahead.give_back(taken.buffer);
         }
         // Equal to a state that may not be durable itself: also then the piece is clean only when the journal is.
         let durable_below = group.appended_below();
@@ -95,14 +102,17 @@ impl Resync {
             let bytes = run.end - run.start;
             let start = Sector::new((range.offset + run.start) / SECTOR_BYTES);
             let sectors = SectorRange { start, sectors: bytes / SECTOR_BYTES };
-            let write = match content {
-                Content::Zeroes(_) => PreparedWrite::range(volume, sectors, WriteKind::Zero),
-                Content::Data(data) => {
+            let write = match content.data() {
+                None => PreparedWrite::range(volume, sectors, WriteKind::Zero),
+                Some(data) => {
                     let data = &data[to_len(run.start)..to_len(run.end)];
-                    let blocks = data.chunks(BLOCK_LEN).filter(|block| !all_zero(block));
-                    self.counts.bytes_transferred += blocks.map(|block| len_u64(block.len())).sum::<u64>();
+                    let write = match content.digests(&run) {
+                        Some(digests) => PreparedWrite::digested(volume, sectors, data, digests.to_vec()),
+                        None => PreparedWrite::data(volume, sectors, data, group.shared.key),
+                    };
+                    self.counts.bytes_transferred += write.stored_bytes();
                     appended += bytes;
-                    PreparedWrite::data(volume, sectors, data, group.shared.key)
+                    write
                 }
             };
             group.append_staged(&write, seq)?;

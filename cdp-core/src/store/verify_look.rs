@@ -90,7 +90,7 @@ impl Verify {
         match request.answer()? {
             Fetched::TooLong => {
                 for range in pieces(range) {
-                    let fetched = self.ahead.request(range).answer()?;
+                    let fetched = self.ahead.request(range, None).answer()?;
                     self.compare(range, fetched)?;
                 }
             }
@@ -103,7 +103,7 @@ impl Verify {
     fn request(&self, range: ByteRange, unit: DigestUnit) -> Request {
         match self.by_digests {
             true => self.ahead.request_digests(range, self.store.inner.group.shared.key, unit),
-            false => self.ahead.request(range),
+            false => self.ahead.request(range, None),
         }
     }
 
@@ -112,8 +112,8 @@ impl Verify {
         different.into_iter().for_each(|part| push_merged(&mut self.found.different, part));
         damaged.into_iter().for_each(|part| push_merged(&mut self.found.damaged, part));
         self.found.bytes_compared += range.bytes;
-        if let Fetched::Data(buffer) = fetched {
-            self.ahead.give_back(buffer);
+        if let Fetched::Data(taken) = fetched {
+            self.ahead.give_back(taken.buffer);
         }
         Ok(())
     }
@@ -130,9 +130,9 @@ impl Verify {
                 self.found.digests.add(*counts);
                 return self.differing_digests(range, digests, unit);
             }
-            Fetched::Data(buffer) => {
+            Fetched::Data(taken) => {
                 self.found.source_bytes_read += range.bytes;
-                Content::Data(&buffer[..to_len(range.bytes)])
+                Content::Data(&taken.buffer[..to_len(range.bytes)])
             }
             Fetched::Hole | Fetched::TooLong => Content::Zeroes(range.bytes),
             Fetched::Differing(_) => unreachable!("a verification asks for bytes or digests"),
@@ -259,7 +259,7 @@ impl Verify {
         } else {
             let key = self.store.inner.group.shared.key;
             let source = match &fetched {
-                Fetched::Data(buffer) => key.digest(&buffer[..to_len(range.bytes)]),
+                Fetched::Data(taken) => key.digest(&taken.buffer[..to_len(range.bytes)]),
                 Fetched::Digests(digests, _) => fold(key, digests),
                 Fetched::Hole | Fetched::TooLong | Fetched::Differing(_) => 0,
             };
@@ -271,8 +271,8 @@ impl Verify {
                 suspect.settled = Some((different, damaged));
             }
         }
-        if let Fetched::Data(buffer) = fetched {
-            self.ahead.give_back(buffer);
+        if let Fetched::Data(taken) = fetched {
+            self.ahead.give_back(taken.buffer);
         }
         Ok(())
     }
