@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use cdp_core::{
-    BookmarkKind, CreateOptions, Error, NewBookmark, OpenOptions, Point, RestoreTarget, Stepped, Store,
+    BookmarkKind, CreateOptions, Error, NewBookmark, OpenOptions, Point, RestoreState, RestoreTarget,
+    Stepped, Store,
     io::{DirectoryOptions, DirectoryStorage, ManualClock, MemoryStorage, Storage},
     units::{Seq, TimeNs},
 };
@@ -195,7 +196,7 @@ impl RestoreTarget for Kept {
 }
 
 /// Goal: a restore gives the image, in order and whole, however many threads read ahead; a damaged one ends with an error. Method: a volume
-/// of some chunks with holes between them, restored with several numbers of readers, then with a segment cut away.
+/// of some chunks with holes between them, restored with several numbers of readers, at once and in parts, then with a segment cut away.
 #[test]
 fn a_restore_is_in_order_whatever_reads_ahead() {
     let storage = MemoryStorage::new();
@@ -216,14 +217,31 @@ fn a_restore_is_in_order_whatever_reads_ahead() {
         let snapshot = volume.snapshot(Seq::new(5)).unwrap();
         snapshot.restore(readers, &mut target, &mut |_| {}).map(|_| (target.image, target.next))
     };
+    let in_parts = |readers, part| {
+        let mut target = Kept { image: vec![0; image.len()], next: 0 };
+        let (snapshot, mut state) = (volume.snapshot(Seq::new(5)).unwrap(), RestoreState::default());
+        while state.next < bytes {
+            snapshot.restore_part(readers, part, &mut state, &mut target)?;
+            assert_eq!(state.next, target.next);
+        }
+        assert_eq!(state.restored.data_bytes + state.restored.zero_bytes, bytes);
+        Ok((target.image, target.next))
+    };
     for readers in [0, 1, 3, 16] {
-        let (restored, end) = restore(readers).unwrap();
-        assert!(restored == image && end == bytes, "{readers} readers");
+        for (restored, end) in [
+            restore(readers).unwrap(),
+            in_parts(readers, 1).unwrap(),
+            in_parts(readers, 5 << 20).unwrap(),
+            in_parts(readers, u64::MAX).unwrap(),
+        ] {
+            assert!(restored == image && end == bytes, "{readers} readers");
+        }
     }
     for extent in storage.list().unwrap().into_iter().skip(2) {
         storage.open(extent).unwrap().set_size(8192).unwrap();
     }
     for readers in [0, 5] {
         assert!(matches!(restore(readers), Err(Error::Damaged(_))));
+        assert!(matches!(in_parts(readers, 1 << 20), Err(Error::Damaged(_))));
     }
 }

@@ -15,6 +15,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
+    thread,
 };
 
 /// Bytes read and written at a time.
@@ -56,6 +57,15 @@ pub struct Restored {
     pub zero_bytes: u64,
 }
 
+/// How far a restore in parts has come. The default is its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestoreState {
+    /// Everything below this byte is restored.
+    pub next: u64,
+    /// What was written for it.
+    pub restored: Restored,
+}
+
 /// Restores with `readers` threads of its own that read ahead; with 0 the calling thread reads too.
 pub(crate) fn restore(
     snapshot: &Snapshot,
@@ -63,18 +73,35 @@ pub(crate) fn restore(
     target: &mut dyn RestoreTarget,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Restored> {
-    let mut delivery = Delivery { target, progress, total: snapshot.bytes(), restored: Restored::default() };
-    if readers == 0 {
-        let mut offset = 0;
-        while offset < snapshot.bytes() {
-            let piece = read_piece(snapshot, offset)?;
-            offset = piece.end;
-            delivery.take(&piece)?;
-        }
-    } else {
-        read_ahead(snapshot, readers.min(READERS_MAX), &mut delivery)?;
+    let mut state = RestoreState::default();
+    restore_part(snapshot, (readers, u64::MAX), &mut state, target, progress)?;
+    Ok(state.restored)
+}
+
+/// The same for about so many bytes from where `state` says on; the state follows piece by piece, also up to a failure.
+pub(crate) fn restore_part(
+    snapshot: &Snapshot,
+    (readers, bytes): (usize, u64),
+    state: &mut RestoreState,
+    target: &mut dyn RestoreTarget,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<()> {
+    let total = snapshot.bytes();
+    let until = state.next.saturating_add(bytes).min(total);
+    if state.next >= until {
+        return Ok(());
     }
-    Ok(delivery.restored)
+    // Readers beside each other meet at whole chunks alone.
+    state.next = state.next / CHUNK_BYTES * CHUNK_BYTES;
+    let mut delivery = Delivery { target, progress, total, state };
+    if readers > 0 {
+        return read_ahead(snapshot, readers.min(READERS_MAX), until, &mut delivery);
+    }
+    while delivery.state.next < until {
+        let piece = read_piece(snapshot, delivery.state.next)?;
+        delivery.take(&piece)?;
+    }
+    Ok(())
 }
 
 /// Restores what begins at `offset`, a chunk at most or a hole of any length; returns where it ended.
@@ -87,10 +114,10 @@ pub(crate) fn restore_piece(
         return Ok((snapshot.bytes(), Restored::default()));
     }
     let piece = read_piece(snapshot, offset)?;
-    let (total, restored) = (snapshot.bytes(), Restored::default());
-    let mut delivery = Delivery { target, progress: &mut |_| {}, total, restored };
+    let mut state = RestoreState::default();
+    let mut delivery = Delivery { target, progress: &mut |_| {}, total: snapshot.bytes(), state: &mut state };
     delivery.take(&piece)?;
-    Ok((piece.end, delivery.restored))
+    Ok((piece.end, state.restored))
 }
 
 /// A hole or a chunk of data: everything from `offset` to `end`.
@@ -117,33 +144,35 @@ fn read_piece(snapshot: &Snapshot, offset: u64) -> Result<Piece> {
 }
 
 /// Chunks are read by several threads, at most a window ahead of the one that is delivered, and delivered in order.
-fn read_ahead(snapshot: &Snapshot, readers: usize, delivery: &mut Delivery<'_>) -> Result<()> {
-    let total = snapshot.bytes();
-    let next = AtomicU64::new(0);
-    let window = Window::new(2 * len_u64(readers) * CHUNK_BYTES);
-    std::thread::scope(|scope| {
+fn read_ahead(snapshot: &Snapshot, readers: usize, until: u64, delivery: &mut Delivery<'_>) -> Result<()> {
+    let next = AtomicU64::new(delivery.state.next);
+    let window = Window::new(delivery.state.next, 2 * len_u64(readers) * CHUNK_BYTES);
+    thread::scope(|scope| {
         // A reader holds one piece that it has read and cannot hand over; the channel holds one more each.
         let (sender, receiver) = mpsc::sync_channel::<Result<Piece>>(readers);
         for _ in 0..readers {
             let (sender, next, window) = (sender.clone(), &next, &window);
-            scope.spawn(move || {
-                loop {
-                    let offset = next.fetch_add(CHUNK_BYTES, Ordering::SeqCst);
-                    if offset >= total || !window.wait_for(offset) {
-                        return;
-                    }
-                    let piece = read_piece(snapshot, offset);
-                    if let Ok(piece) = &piece {
-                        next.fetch_max(piece.end, Ordering::SeqCst);
-                    }
-                    if sender.send(piece).is_err() {
-                        return;
-                    }
+            let reader = move || loop {
+                let offset = next.fetch_add(CHUNK_BYTES, Ordering::SeqCst);
+                if offset >= until || !window.wait_for(offset) {
+                    return;
                 }
-            });
+                let piece = read_piece(snapshot, offset);
+                if let Ok(piece) = &piece {
+                    next.fetch_max(piece.end, Ordering::SeqCst);
+                }
+                if sender.send(piece).is_err() {
+                    return;
+                }
+            };
+            if let Err(error) = thread::Builder::new().name("cdp-restore".into()).spawn_scoped(scope, reader)
+            {
+                window.move_to(u64::MAX);
+                return Err(Error::io("start", "the threads of a restore", error));
+            }
         }
         drop(sender);
-        let outcome = deliver_in_order(&receiver, total, &window, delivery);
+        let outcome = deliver_in_order(&receiver, until, &window, delivery);
         window.move_to(u64::MAX);
         drop(receiver);
         outcome
@@ -152,13 +181,13 @@ fn read_ahead(snapshot: &Snapshot, readers: usize, delivery: &mut Delivery<'_>) 
 
 fn deliver_in_order(
     receiver: &mpsc::Receiver<Result<Piece>>,
-    total: u64,
+    until: u64,
     window: &Window,
     delivery: &mut Delivery<'_>,
 ) -> Result<()> {
     let mut early: BTreeMap<u64, Piece> = BTreeMap::new();
-    let mut offset = 0;
-    while offset < total {
+    let mut offset = delivery.state.next;
+    while offset < until {
         let Some(entry) = early.first_entry().filter(|entry| *entry.key() <= offset) else {
             let piece = receiver.recv().expect("readers go on until all is delivered")?;
             early.insert(piece.offset, piece);
@@ -183,8 +212,8 @@ struct Window {
 }
 
 impl Window {
-    fn new(bytes: u64) -> Self {
-        Self { delivered: Mutex::new(0), moved: Condvar::new(), bytes }
+    fn new(delivered: u64, bytes: u64) -> Self {
+        Self { delivered: Mutex::new(delivered), moved: Condvar::new(), bytes }
     }
 
     /// Waits until `offset` is in the window; `false` when the delivery has ended.
@@ -207,18 +236,19 @@ struct Delivery<'a> {
     target: &'a mut dyn RestoreTarget,
     progress: &'a mut dyn FnMut(Progress),
     total: u64,
-    restored: Restored,
+    state: &'a mut RestoreState,
 }
 
 impl Delivery<'_> {
     fn take(&mut self, piece: &Piece) -> Result<()> {
         let length = piece.end - piece.offset;
+        // What a piece that fails has written counts when it is written whole.
+        let mut restored = self.state.restored;
         match &piece.data {
-            Some(data) => {
-                write_chunk(self.target, piece.offset, &data[..to_len(length)], &mut self.restored)?
-            }
-            None => zero(self.target, piece.offset, length, &mut self.restored)?,
+            Some(data) => write_chunk(self.target, piece.offset, &data[..to_len(length)], &mut restored)?,
+            None => zero(self.target, piece.offset, length, &mut restored)?,
         }
+        *self.state = RestoreState { next: piece.end, restored };
         (self.progress)(Progress { done: piece.end, total: self.total });
         Ok(())
     }
