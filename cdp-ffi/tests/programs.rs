@@ -90,7 +90,10 @@ macro_rules! programs {
         const PROGRAMS: &[&str] = &[$(stringify!($name)),*];
     };
 }
-programs!(across, custom, flat, inline, job, log, mirror, misuse, queue, scrub, seed, submit, tap,);
+programs!(
+    across, custom, dirty_map, flat, inline, job, log, mirror, mirror_log, misuse, plan, queue, scrub, seed,
+    submit, tap, verify,
+);
 
 /// Goal: no program is forgotten. Method: the files and the list above.
 #[test]
