@@ -2629,7 +2629,7 @@ cdp_status cdp_volume_import(cdp_store *store,
 #define CDP_MIRROR_WITHOUT_LOG (1 << 0)
 
 // A thread for each copy writes to it, from its first change until the set is closed: a write takes as long as the copies that the policy asks for, and not as
-// long as all of them one after the other.
+// long as all of them one after the other. Without CDP_ACK_ALL a write that was acknowledged and not flushed may be gone when the process is killed.
 #define CDP_MIRROR_THREADS (1 << 1)
 
 // A write is acknowledged when one copy holds it.

@@ -60,7 +60,7 @@ sized!(cdp_copy_opener, 24);
 /// There is no activity log: after a crash all copies are compared as a whole.
 pub const CDP_MIRROR_WITHOUT_LOG: u32 = 1 << 0;
 /// A thread for each copy writes to it, from its first change until the set is closed: a write takes as long as the copies that the policy asks for, and not as
-/// long as all of them one after the other.
+/// long as all of them one after the other. Without CDP_ACK_ALL a write that was acknowledged and not flushed may be gone when the process is killed.
 pub const CDP_MIRROR_THREADS: u32 = 1 << 1;
 
 /// How a mirror set is used. All zero but for the size is the default of everything.
