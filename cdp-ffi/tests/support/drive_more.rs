@@ -59,7 +59,12 @@ impl Driver<'_> {
                 }
                 5 => {
                     let mut needed = 0;
-                    cdp_dirty_map_encode(self.handle(), device, 1, buf, len, &raw mut needed)
+                    let encoded = cdp_dirty_map_encode(self.handle(), device, 1, buf, len, &raw mut needed);
+                    match encoded {
+                        // Read again, whole, unless the map is of another size.
+                        CDP_OK => cdp_dirty_map_decode(buf, needed, DISK, device, 1, &raw mut map),
+                        failed => failed,
+                    }
                 }
                 6 => cdp_dirty_map_decode(buf, len, DISK, device, 1, &raw mut map),
                 7 => match flags {
