@@ -456,8 +456,8 @@ cdp_status cdp_storage_open_flat_file(const char *path,
 // As it should be.
 #define CDP_LOG_INFO 3
 
-// Where the lines of a store's log go. A line is an event (cdp_event_next gives them with their kinds), or what the opening or the end of the
-// store has found.
+// Where the lines of a log go. A line is an event (cdp_event_next gives those of a store with their kinds), or what the opening or the end of the
+// store or mirror set has found.
 typedef struct cdp_log_sink {
   // sizeof(cdp_log_sink).
   uint32_t struct_size;
@@ -466,7 +466,7 @@ typedef struct cdp_log_sink {
   // Passed to the function.
   void *userdata;
   // Takes one line of len bytes of UTF-8 with a NUL behind them, borrowed for the call. Called from whatever thread is inside of the library,
-  // those of the runner among them, one line at a time, while the store waits; must not call the library or unwind. Required.
+  // those of the runner among them, one line at a time, while the store or the set waits; must not call the library or unwind. Required.
   void (*log)(void *userdata, uint32_t level, const char *message, size_t len);
   // Called exactly once, when nothing is called any more. May be NULL.
   cdp_free_userdata free_userdata;
@@ -626,6 +626,12 @@ cdp_status cdp_store_set_coalescing(struct cdp_store *store,
                                     uint32_t mode,
                                     uint64_t interval_ns);
 
+// How writes are coalesced now: CDP_COALESCE_*, and the length of the interval, which is 0 but for CDP_COALESCE_INTERVAL. Either output may be NULL.
+// [any thread; waits for nothing]
+cdp_status cdp_store_coalescing_get(const struct cdp_store *store,
+                                    uint32_t *mode_out,
+                                    uint64_t *interval_ns_out);
+
 // Does one slice of background work, for a host without a runner: commits what is older than 200 ms, makes the next segment ready, seals,
 // merges at most entries_max index entries (0: 65536), takes over what taps captured, resyncs a piece, sets the bookmark that is due.
 // CDP_OK: there is more to do at once; CDP_END: nothing is due. What failed is tried again by a later call.
@@ -738,12 +744,28 @@ cdp_status cdp_volume_write_zeroes(struct cdp_volume *volume,
                                    uint32_t flags,
                                    uint64_t *seq_out);
 
+// As cdp_volume_write_zeroes, dated by the host as by cdp_volume_write_at_time.
+cdp_status cdp_volume_write_zeroes_at_time(struct cdp_volume *volume,
+                                           uint64_t offset,
+                                           uint64_t len,
+                                           uint32_t flags,
+                                           uint64_t time_ns,
+                                           uint64_t *seq_out);
+
 // As cdp_volume_write_zeroes, for a range that the owner of the disk has no use for any more. It reads as zeroes afterwards.
 cdp_status cdp_volume_discard(struct cdp_volume *volume,
                               uint64_t offset,
                               uint64_t len,
                               uint32_t flags,
                               uint64_t *seq_out);
+
+// As cdp_volume_discard, dated by the host as by cdp_volume_write_at_time.
+cdp_status cdp_volume_discard_at_time(struct cdp_volume *volume,
+                                      uint64_t offset,
+                                      uint64_t len,
+                                      uint32_t flags,
+                                      uint64_t time_ns,
+                                      uint64_t *seq_out);
 
 // As cdp_store_flush: one journal serves all volumes.
 cdp_status cdp_volume_flush(struct cdp_volume *volume, uint64_t *durable_seq_out);
@@ -1078,6 +1100,9 @@ cdp_status cdp_bookmark_iter_close(struct cdp_bookmark_iter **iter);
 // Some stores have it, and some do not.
 #define CDP_ACROSS_PARTIAL 2
 
+// Something is frozen while a bookmark takes its place.
+#define CDP_SCHEDULE_QUIESCES (1 << 0)
+
 // Bookmarks at regular times.
 typedef struct cdp_bookmark_schedule {
   // sizeof(cdp_bookmark_schedule).
@@ -1102,6 +1127,28 @@ typedef struct cdp_bookmark_schedule {
   // Called exactly once with the userdata of quiesce when that is not used any more. May be NULL.
   cdp_free_userdata free_userdata;
 } cdp_bookmark_schedule;
+
+// The schedule of a store, as it was set.
+typedef struct cdp_bookmark_schedule_info {
+  // sizeof(cdp_bookmark_schedule_info).
+  uint32_t struct_size;
+  // CDP_SCHEDULE_QUIESCES.
+  uint32_t flags;
+  // What the bookmarks vouch for: CDP_BOOKMARK_USER, _FS or _APP.
+  uint32_t kind;
+  // 0.
+  uint32_t reserved;
+  // Length of a slot, nanoseconds.
+  uint64_t every_ns;
+  // How long after they are set they may go by themselves, nanoseconds. 0: they stay.
+  uint64_t keep_for_ns;
+  // With CDP_SCHEDULE_QUIESCES: how long it is frozen at most, nanoseconds.
+  uint64_t timeout_ns;
+  // What their names begin with, NUL-terminated.
+  char prefix[136];
+  // The application, NUL-terminated; "" where none was given.
+  char app[136];
+} cdp_bookmark_schedule_info;
 
 // Sets one bookmark in several stores: one cut through all their volumes. Success when it has its place in one store at least; statuses_out, one
 // for each store, says where it is durable (CDP_OK) and why not elsewhere. id_out and points_out, one for each store, may be NULL; a store
@@ -1136,6 +1183,10 @@ cdp_status cdp_bookmark_confirm_across(cdp_store *const *stores,
 // [any thread; waits for nothing]
 cdp_status cdp_bookmark_schedule_set(cdp_store *store,
                                      const struct cdp_bookmark_schedule *schedule);
+
+// The schedule by which bookmarks are set; CDP_END, and info_out untouched, when there is none. [any thread; waits for nothing]
+cdp_status cdp_bookmark_schedule_get(const cdp_store *store,
+                                     struct cdp_bookmark_schedule_info *info_out);
 
 /* ---- snapshots --------------------------------------------------------------------------------------------------- */
 
@@ -1255,6 +1306,12 @@ cdp_status cdp_restore_start_file(const cdp_snapshot *snapshot,
                                   const char *path,
                                   struct cdp_restore **restore_out);
 
+// Has so many threads read ahead in each further step, at most 64; 0, which is how a restore begins: none. They are started by a step and end with it, so that
+// steps with a budget of many MiB go well with them; memory: two pieces of 1 MiB each. The target is called from the thread that steps all the same.
+// [one thread at a time, CDP_ERR_BUSY for others; waits for nothing]
+cdp_status cdp_restore_set_readers(struct cdp_restore *restore,
+                                   uint32_t readers);
+
 // Restores at most about budget_bytes more bytes of the volume (0: one piece), pieces of 1 MiB and holes of any length being whole. CDP_OK:
 // there is more; CDP_END: everything is restored and durable. progress_out may be NULL. A step that failed may be tried again, and goes
 // on where it failed. [one thread at a time, CDP_ERR_BUSY for others; waits for the storage and the target]
@@ -1318,6 +1375,193 @@ cdp_status cdp_retention_preview(const cdp_store *store,
 cdp_status cdp_retention_run(cdp_store *store,
                              uint64_t now_ns,
                              struct cdp_retention_report *report_out);
+
+/* ---- retention: what stays and goes, and why --------------------------------------------------------------------- */
+
+// The first point of the full range stays because something holds on to it, and not by a window.
+#define CDP_PLAN_FULL_IS_GUEST (1 << 0)
+
+// It is the last state that was written in its slot.
+#define CDP_KEPT_SLOT_LAST 1
+
+// All states stay there.
+#define CDP_KEPT_ALL 2
+
+// A bookmark names it that stays by the filter of its window, or where all stay.
+#define CDP_KEPT_BOOKMARK 3
+
+// A bookmark names it that its slot prefers.
+#define CDP_KEPT_SLOT_BOOKMARK 4
+
+// A locked bookmark names it.
+#define CDP_KEPT_LOCKED_BOOKMARK 5
+
+// Something reads it.
+#define CDP_KEPT_PIN 6
+
+// Its own time to expire has come.
+#define CDP_DROP_EXPIRED 1
+
+// It is older than the policy allows.
+#define CDP_DROP_AGE 2
+
+// The window neither prefers it in its slot nor lets it pass.
+#define CDP_DROP_WINDOW 3
+
+// It lies before what the space allows.
+#define CDP_DROP_SPACE 4
+
+// What retention would keep and drop, as it was planned at one moment.
+typedef struct cdp_retention_plan cdp_retention_plan;
+
+// A plan as a whole.
+typedef struct cdp_retention_plan_info {
+  // sizeof(cdp_retention_plan_info).
+  uint32_t struct_size;
+  // CDP_PLAN_FULL_IS_GUEST.
+  uint32_t flags;
+  // The time that it is made for.
+  uint64_t now_ns;
+  // From here on every point stays; before it, those of cdp_retention_plan_point_at, and no other.
+  cdp_point full_from;
+  // When to plan again if nothing is written and nothing is changed: before, the same is kept and dropped. UINT64_MAX: never.
+  uint64_t next_due_ns;
+  // Points before the full range that stay.
+  uint64_t points;
+  // Bookmarks that stay.
+  uint64_t bookmarks_kept;
+  // Bookmarks that go.
+  uint64_t bookmarks_dropped;
+} cdp_retention_plan_info;
+
+// A point before the full range that stays.
+typedef struct cdp_retention_point {
+  // sizeof(cdp_retention_point).
+  uint32_t struct_size;
+  // Why it stays: CDP_KEPT_*.
+  uint32_t why;
+  // The point.
+  cdp_point point;
+  // The time of the write that followed it: the point stands for all times before that.
+  uint64_t until_ns;
+  // The window by whose rule it stays, counted from 0; UINT32_MAX: it is older than the last one, or there are none.
+  uint32_t window;
+  // 0.
+  uint32_t reserved;
+  // The ages of that window, such as "24h-48h", NUL-terminated.
+  char window_name[64];
+  // The bookmark, or what reads it, NUL-terminated; "" for the others.
+  char name[136];
+} cdp_retention_point;
+
+// A bookmark that goes.
+typedef struct cdp_retention_drop {
+  // sizeof(cdp_retention_drop).
+  uint32_t struct_size;
+  // Why it goes: CDP_DROP_*.
+  uint32_t why;
+  // For CDP_DROP_WINDOW: the window, counted from 0; else UINT32_MAX.
+  uint32_t window;
+  // 0.
+  uint32_t reserved;
+  // Its name, NUL-terminated.
+  char name[136];
+} cdp_retention_drop;
+
+// Plans what cdp_retention_run would keep and drop at now_ns (0: the clock of the store), for the recorded policy or for another one in text, which may be NULL.
+// Changes nothing, and nothing that happens later changes the plan. Memory: about 100 bytes a point before the full range. cdp_retention_preview says how many bytes
+// that would free. Close it with cdp_retention_plan_close. [any thread; waits for the storage]
+cdp_status cdp_retention_plan_open(const cdp_store *store,
+                                   uint64_t now_ns,
+                                   const char *text,
+                                   struct cdp_retention_plan **plan_out);
+
+// The plan as a whole. [any thread; waits for nothing]
+cdp_status cdp_retention_plan_info_get(const struct cdp_retention_plan *plan,
+                                       struct cdp_retention_plan_info *info_out);
+
+// The point before the full range that stays at a place, counted from 0 and ascending by seq; CDP_END, and point_out untouched, past the last.
+// [any thread; waits for nothing]
+cdp_status cdp_retention_plan_point_at(const struct cdp_retention_plan *plan,
+                                       size_t index,
+                                       struct cdp_retention_point *point_out);
+
+// The bookmark that goes at a place, counted from 0 and ascending by name; CDP_END, and drop_out untouched, past the last. Every other bookmark stays.
+// [any thread; waits for nothing]
+cdp_status cdp_retention_plan_drop_at(const struct cdp_retention_plan *plan,
+                                      size_t index,
+                                      struct cdp_retention_drop *drop_out);
+
+// Gives up the plan and sets the variable to NULL, which it may be already. [any thread; waits for nothing]
+cdp_status cdp_retention_plan_close(struct cdp_retention_plan **plan);
+
+/* ---- retention: how large a history will be ---------------------------------------------------------------------- */
+
+// `time_ns,volume,offset,length[,op]` without a header; op is write (where it is missing), zero, discard, flush or bookmark:NAME.
+#define CDP_TRACE_CSV 0
+
+// That of MSR Cambridge: Timestamp,Hostname,DiskNumber,Type,Offset,Size,ResponseTime; reads are skipped.
+#define CDP_TRACE_MSR 1
+
+// The expected size of a history, by tier.
+typedef struct cdp_history_size cdp_history_size;
+
+// The share of a tier.
+typedef struct cdp_tier_size {
+  // sizeof(cdp_tier_size).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Points in it; each write of the full range is one.
+  uint64_t points;
+  // Versions of blocks of 4096 bytes that are needed for it and for no younger tier.
+  uint64_t versions;
+  // Bytes of these blocks.
+  uint64_t data_bytes;
+  // Bytes of their entries in the index.
+  uint64_t index_bytes;
+  // Bytes that were written in the span of the tier, whole blocks; 0 for the newest state.
+  uint64_t written_bytes;
+  // "newest", "all" for the full range, or the ages of a window behind it, such as "24h-48h", NUL-terminated.
+  char name[64];
+} cdp_tier_size;
+
+// Expects the size of a history under a policy (TOML or JSON, as for cdp_retention_set) once it has its full age, for bytes_per_day written at random over
+// working_set_bytes, at least 4096. CDP_ERR_INVALID_ARGUMENT for a policy that is not valid or has no bound by age. Needs no store. Close it with
+// cdp_history_size_close. [any thread; waits for nothing]
+cdp_status cdp_size_of_rate(const char *policy,
+                            uint64_t bytes_per_day,
+                            uint64_t working_set_bytes,
+                            struct cdp_history_size **size_out);
+
+// The same exactly, for the history that a trace leaves as of its last line; format is CDP_TRACE_*. The file is read twice, and must be a regular one.
+// Memory: 8 bytes a write, and about 50 a block that was written. CDP_ERR_INVALID_ARGUMENT with the number of the line where it is no trace.
+// [any thread; waits for the file system]
+cdp_status cdp_size_of_trace(const char *policy,
+                             const char *path,
+                             uint32_t format,
+                             struct cdp_history_size **size_out);
+
+// All of it, blocks and index, in bytes. [any thread; waits for nothing]
+cdp_status cdp_history_size_bytes(const struct cdp_history_size *size, uint64_t *bytes_out);
+
+// The tier at a place, counted from 0: the newest state, the full range, then window by window. CDP_END, and tier_out untouched, past the last.
+// [any thread; waits for nothing]
+cdp_status cdp_history_size_tier_at(const struct cdp_history_size *size,
+                                    size_t index,
+                                    struct cdp_tier_size *tier_out);
+
+// What the figures rest on, and what they say that is not obvious: the sentence for people at a place, counted from 0, without a NUL. CDP_END, and everything
+// untouched, past the last. len_out is the size that is needed, also with CDP_ERR_BUFFER_TOO_SMALL, when the buffer is untouched; buf may be NULL with len 0.
+// [any thread; waits for nothing]
+cdp_status cdp_history_size_assumption_at(const struct cdp_history_size *size,
+                                          size_t index,
+                                          char *buf,
+                                          size_t len,
+                                          size_t *len_out);
+
+// Gives up the size and sets the variable to NULL, which it may be already. [any thread; waits for nothing]
+cdp_status cdp_history_size_close(struct cdp_history_size **size);
 
 /* ---- source: the production disk --------------------------------------------------------------------------------- */
 
@@ -1596,7 +1840,255 @@ cdp_status cdp_in_flight_end(struct cdp_in_flight **in_flight,
 // [any thread; waits for nothing]
 cdp_status cdp_in_flight_cancel(struct cdp_in_flight **in_flight);
 
-/* ---- resync, verify, check --------------------------------------------------------------------------------------- */
+/* ---- dirty maps by themselves ------------------------------------------------------------------------------------ */
+
+// A dirty map.
+typedef struct cdp_dirty_map cdp_dirty_map;
+
+// A run of blocks that is being copied.
+typedef struct cdp_dirty_run cdp_dirty_run;
+
+// A dirty map as it is now.
+typedef struct cdp_dirty_map_info {
+  // sizeof(cdp_dirty_map_info).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Size of the volume, bytes.
+  uint64_t bytes;
+  // Bytes that one bit stands for.
+  uint64_t granularity_bytes;
+  // Bytes of the claim: of the blocks that are dirty or in a run, at most those of the volume.
+  uint64_t dirty_bytes;
+} cdp_dirty_map_info;
+
+// Makes a map of a volume of this many bytes, a multiple of 512, with nothing dirty in it. One bit stands for granularity_bytes, a power of two from 4096 to
+// 1048576; 0: by the size of the volume. Memory is taken as bits are set. Close it with cdp_dirty_map_close. [any thread; waits for nothing]
+cdp_status cdp_dirty_map_create(uint64_t bytes,
+                                uint64_t granularity_bytes,
+                                struct cdp_dirty_map **map_out);
+
+// Makes the map that the bytes of cdp_dirty_map_encode or cdp_tap_dirty_map_get hold, for a volume of this many bytes, under this device and generation.
+// CDP_ERR_MAP_REFUSED when they are no map, or one of another device, generation or size: take everything for dirty. [any thread; waits for nothing]
+cdp_status cdp_dirty_map_decode(const void *buf,
+                                size_t len,
+                                uint64_t bytes,
+                                cdp_uuid device,
+                                uint64_t generation,
+                                struct cdp_dirty_map **map_out);
+
+// The claim of the map as bytes for a peer, under a device and a generation that the caller names. len_out is the size that is needed, also with
+// CDP_ERR_BUFFER_TOO_SMALL, when the buffer is untouched; buf may be NULL with len 0. [any thread; waits for nothing]
+cdp_status cdp_dirty_map_encode(const struct cdp_dirty_map *map,
+                                cdp_uuid device,
+                                uint64_t generation,
+                                void *buf,
+                                size_t len,
+                                size_t *len_out);
+
+// Makes every block dirty that the range touches; what lies past the end of the volume is ignored. Lock-free. A run that is being copied is dirty again whatever
+// becomes of it. [any thread, several at once; waits for nothing]
+cdp_status cdp_dirty_map_set(struct cdp_dirty_map *map,
+                             uint64_t offset,
+                             uint64_t len);
+
+// Makes every block dirty. [any thread, several at once; waits for nothing]
+cdp_status cdp_dirty_map_set_all(struct cdp_dirty_map *map);
+
+// As cdp_dirty_map_set for many ranges: what the host's own tracking of changed blocks says. CDP_ERR_OUT_OF_RANGE for the first range that reaches past the end of
+// the volume; those before it are dirty. [any thread, several at once; waits for nothing]
+cdp_status cdp_dirty_map_set_extents(struct cdp_dirty_map *map,
+                                     const cdp_extent *extents,
+                                     size_t count);
+
+// Makes everything dirty that the other map claims, which stays as it is. CDP_ERR_INVALID_ARGUMENT when they are of volumes of different sizes.
+// [any thread; waits for nothing]
+cdp_status cdp_dirty_map_merge(struct cdp_dirty_map *map,
+                               const struct cdp_dirty_map *other);
+
+// Makes the map of the volume after it was given another size: what is claimed stays dirty, and all that is new is. Sets that come meanwhile may be missing in it:
+// hold them back, or set in both. The old map stays as it is. [any thread; waits for nothing]
+cdp_status cdp_dirty_map_resized(const struct cdp_dirty_map *map,
+                                 uint64_t bytes,
+                                 struct cdp_dirty_map **map_out);
+
+// Size, granularity and claim. The claim is counted: up to some milliseconds for 1 TiB in blocks of 4 KiB. [any thread; waits for nothing]
+cdp_status cdp_dirty_map_info_get(const struct cdp_dirty_map *map,
+                                  struct cdp_dirty_map_info *info_out);
+
+// Stores 1 when any block that the range touches is dirty or in a run, else 0. [any thread; waits for nothing]
+cdp_status cdp_dirty_map_is_dirty(const struct cdp_dirty_map *map,
+                                  uint64_t offset,
+                                  uint64_t len,
+                                  uint32_t *dirty_out);
+
+// The first dirty byte at or after offset; blocks that are only in a run do not count. CDP_END, and next_out untouched, when there is none.
+// [any thread; waits for nothing]
+cdp_status cdp_dirty_map_next(const struct cdp_dirty_map *map,
+                              uint64_t offset,
+                              uint64_t *next_out);
+
+// Lists the claim: what is dirty or in a run, ascending, merged, cut at the end of the volume. Close the list with cdp_extent_iter_close.
+// [any thread; waits for nothing]
+cdp_status cdp_dirty_map_extents(const struct cdp_dirty_map *map,
+                                 cdp_extent_iter **iter_out);
+
+// Takes the next dirty run at or after the block of offset to copy it, at most bytes_max bytes and at least a block: extent_out is what to copy. Read it from the
+// volume after this has returned, make it durable where it goes, and call cdp_dirty_run_clean: that is the only way for a block to become clean, and one that was set
+// meanwhile stays dirty. Until then it is claimed as before, and nobody else is given it. CDP_END, and extent_out untouched, when nothing there is dirty that is not
+// in a run already, or when there are 256 runs. [any thread; waits for nothing]
+cdp_status cdp_dirty_map_begin(struct cdp_dirty_map *map,
+                               uint64_t offset,
+                               uint64_t bytes_max,
+                               struct cdp_dirty_run **run_out,
+                               cdp_extent *extent_out);
+
+// Says that a run is durable where it goes: its blocks are clean, but for those that were set meanwhile. read, which may be NULL, is what of it was copied where that
+// was not all: blocks that it covers whole are clean, and the others are dirty again. Sets the variable to NULL, which it may be already.
+// [any thread; waits for nothing]
+cdp_status cdp_dirty_run_clean(struct cdp_dirty_run **run,
+                               const cdp_extent *read);
+
+// Gives up a run, which is dirty again, and sets the variable to NULL, which it may be already. [any thread; waits for nothing]
+cdp_status cdp_dirty_run_abandon(struct cdp_dirty_run **run);
+
+// Gives up the map with its runs and lists, and sets the variable to NULL, which it may be already. One of a file stays as it is with the file, and its runs are
+// those of the file. [any thread; waits for nothing]
+cdp_status cdp_dirty_map_close(struct cdp_dirty_map **map);
+
+/* ---- dirty maps that survive a crash ----------------------------------------------------------------------------- */
+
+// Writes do not go through the activity log: after a crash everything is dirty.
+#define CDP_MAP_WITHOUT_LOG (1 << 0)
+
+// A new map begins with everything dirty. For cdp_map_file_create alone.
+#define CDP_MAP_ALL_DIRTY (1 << 1)
+
+// It was closed in good order, and is exact.
+#define CDP_MAP_WAS_CLEAN (1 << 0)
+
+// Everything is dirty; the text says why.
+#define CDP_MAP_WAS_LOST (1 << 1)
+
+// Where too many regions are active it is not waited for others.
+#define CDP_MAP_NO_WAIT (1 << 0)
+
+// A dirty map on an extent.
+typedef struct cdp_map_file cdp_map_file;
+
+// A write that a map knows of.
+typedef struct cdp_map_write cdp_map_write;
+
+// What a map is a map of, and how it is used.
+typedef struct cdp_map_file_options {
+  // sizeof(cdp_map_file_options).
+  uint32_t struct_size;
+  // CDP_MAP_WITHOUT_LOG, CDP_MAP_ALL_DIRTY.
+  uint32_t flags;
+  // Size of the volume, bytes; a multiple of 512. Required.
+  uint64_t bytes;
+  // Bytes that one bit stands for, a power of two from 4096 to 1048576. 0: by the size of the volume.
+  uint64_t granularity_bytes;
+  // What the host calls the volume.
+  cdp_uuid device;
+  // And its line of writes: a map of another generation is refused.
+  uint64_t generation;
+  // Bytes of a region of the activity log, a power of two from the granularity on. 0: 4 MiB. For cdp_map_file_create alone.
+  uint64_t region_bytes;
+  // Most regions that are active at a time, from 4. 0: as many as there may be.
+  uint32_t regions_active_max;
+  // Records of the activity log, a power of two from 2 to 1024. 0: 8. For cdp_map_file_create alone.
+  uint32_t ring_records;
+} cdp_map_file_options;
+
+// What an open has found.
+typedef struct cdp_map_file_opened {
+  // sizeof(cdp_map_file_opened).
+  uint32_t struct_size;
+  // CDP_MAP_WAS_CLEAN, CDP_MAP_WAS_LOST.
+  uint32_t flags;
+  // Regions that the activity log made dirty.
+  uint64_t regions_replayed;
+  // Pages that were not whole and made all of their blocks dirty.
+  uint64_t pages_damaged;
+  // Why everything is dirty, for people, NUL-terminated; "" where it is not.
+  char text[256];
+} cdp_map_file_opened;
+
+// What is known of a map on an extent.
+typedef struct cdp_map_file_info {
+  // sizeof(cdp_map_file_info).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // What the host calls the volume.
+  cdp_uuid device;
+  // Its generation now.
+  uint64_t generation;
+  // Most bytes of one write of cdp_map_file_begin: cut longer ones.
+  uint64_t write_bytes_max;
+} cdp_map_file_info;
+
+// Makes a map on a new extent of a storage that no store and no mirror set uses, and opens it; durable when this returns. The storage is borrowed for the call, and
+// the map goes on using what it stands for. CDP_ERR_EXISTS when there is an extent of that number. Close it with cdp_map_file_close.
+// [any thread; waits for the storage]
+cdp_status cdp_map_file_create(cdp_storage *storage,
+                               uint64_t extent,
+                               const struct cdp_map_file_options *options,
+                               struct cdp_map_file **file_out);
+
+// Opens a map; from now on an end other than cdp_map_file_close is known to be a crash. opened_out, which may be NULL, is what was found. CDP_ERR_NOT_FOUND when there
+// is no such extent; CDP_ERR_MAP_REFUSED when it holds no map, or one of another device, generation, size or granularity: take everything for dirty, remove the
+// extent and make a new one. One map at a time is open on an extent: the host sees to that. [any thread; waits for the storage]
+cdp_status cdp_map_file_open(cdp_storage *storage,
+                             uint64_t extent,
+                             const struct cdp_map_file_options *options,
+                             struct cdp_map_file_opened *opened_out,
+                             struct cdp_map_file **file_out);
+
+// The map itself, for the functions of cdp_dirty_map; closed with the file. What is set in it directly, and runs that become clean, are durable with the next
+// cdp_map_file_checkpoint. [any thread; waits for nothing]
+cdp_status cdp_map_file_map(const struct cdp_map_file *file,
+                            cdp_dirty_map **map_out);
+
+// What is known of the file. [any thread; waits for a change of the file that is under way]
+cdp_status cdp_map_file_info_get(const struct cdp_map_file *file, struct cdp_map_file_info *info_out);
+
+// To be called before a write of the range is submitted to the volume: when it returns, a crash from now on claims the range. Costs next to nothing where the
+// region is active; else one write to the storage, which all that wait share, and a wait for other writes to end where too many regions are active: with CDP_MAP_NO_WAIT in
+// flags it is CDP_END then, and write_out is NULL. End it with cdp_map_write_end. On failure the write must not be submitted.
+// CDP_ERR_INVALID_ARGUMENT for more than write_bytes_max. [any thread, several at once; waits for the storage and for writes under way]
+cdp_status cdp_map_file_begin(struct cdp_map_file *file,
+                              uint64_t offset,
+                              uint64_t len,
+                              uint32_t flags,
+                              struct cdp_map_write **write_out);
+
+// Says that a write has ended: durable_everywhere is 1 when it succeeded and is durable at the consumer too, and 0 when not, and its blocks become dirty then. Sets the
+// variable to NULL, which it may be already. [any thread; waits for nothing]
+cdp_status cdp_map_write_end(struct cdp_map_write **write,
+                             uint32_t durable_everywhere);
+
+// Makes the map as it is durable. On failure no write is let through any more: close the file and make a new one. [any thread; waits for the storage]
+cdp_status cdp_map_file_checkpoint(struct cdp_map_file *file);
+
+// Makes everything dirty, durably; on failure it is so in memory. [any thread; waits for the storage]
+cdp_status cdp_map_file_mark_all(struct cdp_map_file *file);
+
+// Gives the map another generation, which must be higher; durable when this returns. [any thread; waits for the storage]
+cdp_status cdp_map_file_rotate(struct cdp_map_file *file,
+                               uint64_t generation);
+
+// Turns the activity log on (1) or off (0). After a crash everything is dirty, from the time when it was off to the next checkpoint with the log on.
+// [any thread; waits for the storage]
+cdp_status cdp_map_file_set_log(struct cdp_map_file *file,
+                                uint32_t on);
+
+// Closes the map exactly as it is, with its runs and writes under way, which are dirty in it, and sets the variable to NULL, which it may be already. The file is
+// closed whatever the status; after an error the next open takes it for a crash. [any thread; waits for the storage]
+cdp_status cdp_map_file_close(struct cdp_map_file **file);
+
+/* ---- resync, check ----------------------------------------------------------------------------------------------- */
 
 // The source, and the digests in the index of the store.
 #define CDP_RESYNC_DIGEST 0
@@ -1618,15 +2110,6 @@ cdp_status cdp_in_flight_cancel(struct cdp_in_flight **in_flight);
 
 // It looked at more than was asked for, because what was asked for was not possible.
 #define CDP_RESYNC_FELL_BACK (1 << 1)
-
-// The store takes over what differs or cannot be read.
-#define CDP_VERIFY_REPAIR (1 << 0)
-
-// It was compared to the end.
-#define CDP_VERIFY_COMPLETE (1 << 0)
-
-// There were differences, and the store was made equal to the source everywhere.
-#define CDP_VERIFY_REPAIRED (1 << 1)
 
 // Every payload is read too.
 #define CDP_CHECK_DEEP (1 << 0)
@@ -1686,28 +2169,6 @@ typedef struct cdp_resync_report {
   uint64_t store_bytes_read;
 } cdp_resync_report;
 
-// What a verification has found.
-typedef struct cdp_verify_report {
-  // sizeof(cdp_verify_report).
-  uint32_t struct_size;
-  // CDP_VERIFY_COMPLETE, CDP_VERIFY_REPAIRED.
-  uint32_t flags;
-  // Bytes compared, those in holes of the source included.
-  uint64_t bytes_compared;
-  // Bytes that differ, in whole blocks but for the last.
-  uint64_t bytes_different;
-  // What of them the store could not read.
-  uint64_t bytes_damaged;
-  // Bytes that changed all the time: nothing is known of them.
-  uint64_t bytes_unsettled;
-  // How many ranges of differences there are; it may be more than were stored.
-  uint64_t extents_count;
-  // Bytes read from the source.
-  uint64_t source_bytes_read;
-  // Bytes of payload read from the store.
-  uint64_t store_bytes_read;
-} cdp_verify_report;
-
 // Makes the newest state of a volume (NULL: the first one) equal to a source that nobody captures from and nobody changes meanwhile. What differs
 // is appended; points before stay. Durable when this returns. options, watch and report_out may be NULL. Ended early by the watch it
 // succeeds with bytes_left, and a later call goes on there; so it does after a failure. [any thread; waits for the storage and the source]
@@ -1724,20 +2185,6 @@ cdp_status cdp_tap_resync(cdp_tap *tap,
                           const struct cdp_resync_options *options,
                           const struct cdp_watch *watch,
                           struct cdp_resync_report *report_out);
-
-// Compares the newest state of a volume (NULL: the first one) with a source byte by byte, while writes to both may go on through a tap. The source
-// is never written. Differences and damage are no failures: they are in the report. The first extents_count of the ranges that differ are
-// stored in extents_out, which may be NULL with 0. flags: CDP_VERIFY_REPAIR; bytes_per_second_max 0: no bound. watch may be NULL; ended early
-// by it, nothing is repaired. [any thread; waits for the storage and the source]
-cdp_status cdp_verify(cdp_store *store,
-                      const char *volume,
-                      const cdp_source *source,
-                      uint32_t flags,
-                      uint64_t bytes_per_second_max,
-                      const struct cdp_watch *watch,
-                      cdp_extent *extents_out,
-                      size_t extents_count,
-                      struct cdp_verify_report *report_out);
 
 // Verifies every structure of the store. Damage is no failure: damage_count_out is the number of places, and the first of them is described in
 // buf, a text for people of at most len bytes with its NUL, which may be NULL with 0. The watch is told structures, not bytes, cannot end the
@@ -1864,25 +2311,6 @@ cdp_status cdp_tap_resync_start(cdp_tap *tap,
 // [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
 cdp_status cdp_job_resync_report(const cdp_job *job, cdp_resync_report *report_out);
 
-// As cdp_verify, as a job, whose result is cdp_job_verify_report and cdp_job_verify_extents. Closed or cancelled before everything was compared it repairs
-// nothing. [any thread; waits for the storage and the source]
-cdp_status cdp_verify_start(cdp_store *store,
-                            const char *volume,
-                            const cdp_source *source,
-                            uint32_t flags,
-                            uint64_t bytes_per_second_max,
-                            cdp_job **job_out);
-
-// What a verification has found so far. Before everything was compared, what is different is so at first sight.
-// CDP_ERR_INVALID_ARGUMENT for a job of another kind. [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
-cdp_status cdp_job_verify_report(const cdp_job *job,
-                                 cdp_verify_report *report_out);
-
-// Lists the ranges that a verification has found to differ so far: ascending, merged. Close the list with cdp_extent_iter_close.
-// [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
-cdp_status cdp_job_verify_extents(const cdp_job *job,
-                                  cdp_extent_iter **iter_out);
-
 // As cdp_store_check, as a job that counts bytes of structures, whose result is cdp_job_damage_at. What the store lets go of meanwhile is no damage.
 // [any thread; waits for nothing]
 cdp_status cdp_check_start(const cdp_store *store,
@@ -1913,6 +2341,102 @@ cdp_status cdp_job_retention_report(const cdp_job *job,
 // NULL; on failure it stays as it is. [any thread; waits for nothing]
 cdp_status cdp_restore_into_job(cdp_restore **restore,
                                 cdp_job **job_out);
+
+/* ---- verify ------------------------------------------------------------------------------------------------------ */
+
+// The store takes over what differs or cannot be read.
+#define CDP_VERIFY_REPAIR (1 << 0)
+
+// Most bytes of a cursor.
+#define CDP_VERIFY_CURSOR_BYTES_MAX (8 << 20)
+
+// It was compared to the end.
+#define CDP_VERIFY_COMPLETE (1 << 0)
+
+// There were differences, and the store was made equal to the source everywhere.
+#define CDP_VERIFY_REPAIRED (1 << 1)
+
+// How a verification goes. All zero but for the size is the default of everything.
+typedef struct cdp_verify_options {
+  // sizeof(cdp_verify_options).
+  uint32_t struct_size;
+  // CDP_VERIFY_REPAIR.
+  uint32_t flags;
+  // Threads that read the source ahead, until the call or the job has ended. 0: none is started.
+  uint32_t readers;
+  // 0.
+  uint32_t reserved;
+  // Bytes of the source that are compared in a second at most. 0: no bound.
+  uint64_t bytes_per_second_max;
+  // Where an earlier verification of the same volume had come to, as cdp_job_verify_cursor gave it: what that has compared is not compared again. Borrowed for
+  // the call. NULL: from the beginning.
+  const void *cursor;
+  // Its length, bytes.
+  size_t cursor_len;
+} cdp_verify_options;
+
+// What a verification has found.
+typedef struct cdp_verify_report {
+  // sizeof(cdp_verify_report).
+  uint32_t struct_size;
+  // CDP_VERIFY_COMPLETE, CDP_VERIFY_REPAIRED.
+  uint32_t flags;
+  // Bytes that this one compared, those in holes of the source included.
+  uint64_t bytes_compared;
+  // Bytes that differ, in whole blocks but for the last.
+  uint64_t bytes_different;
+  // What of them the store could not read.
+  uint64_t bytes_damaged;
+  // Bytes that changed all the time: nothing is known of them.
+  uint64_t bytes_unsettled;
+  // How many ranges of differences there are; it may be more than were stored.
+  uint64_t extents_count;
+  // Bytes read from the source.
+  uint64_t source_bytes_read;
+  // Bytes of payload read from the store.
+  uint64_t store_bytes_read;
+} cdp_verify_report;
+
+// Compares the newest state of a volume (NULL: the first one) with a source byte by byte, while writes to both may go on through a tap. The source
+// is never written. Differences and damage are no failures: they are in the report. The first extents_count of the ranges that differ are
+// stored in extents_out, which may be NULL with 0. options and watch may be NULL; ended early by the watch, nothing is repaired.
+// CDP_ERR_INVALID_ARGUMENT for a cursor of another store or volume. [any thread; waits for the storage and the source]
+cdp_status cdp_verify(cdp_store *store,
+                      const char *volume,
+                      const cdp_source *source,
+                      const struct cdp_verify_options *options,
+                      const cdp_watch *watch,
+                      cdp_extent *extents_out,
+                      size_t extents_count,
+                      struct cdp_verify_report *report_out);
+
+// As cdp_verify, as a job, whose result is cdp_job_verify_report and cdp_job_verify_extents, and whose place cdp_job_verify_cursor tells. Closed or cancelled
+// before everything was compared it repairs nothing. [any thread; waits for the storage and the source]
+cdp_status cdp_verify_start(cdp_store *store,
+                            const char *volume,
+                            const cdp_source *source,
+                            const struct cdp_verify_options *options,
+                            cdp_job **job_out);
+
+// What a verification has found so far. Before everything was compared, what is different is so at first sight.
+// CDP_ERR_INVALID_ARGUMENT for a job of another kind. [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+cdp_status cdp_job_verify_report(const cdp_job *job,
+                                 struct cdp_verify_report *report_out);
+
+// Lists the ranges that a verification has found to differ so far: ascending, merged. Close the list with cdp_extent_iter_close.
+// [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+cdp_status cdp_job_verify_extents(const cdp_job *job,
+                                  cdp_extent_iter **iter_out);
+
+// Where a verification has come to, as bytes for the host to keep where a crash leaves them whole: cdp_verify_options.cursor of a later one goes on there, also in
+// another process. Ask now and then, between steps, and once more before a job that is not done is closed, also after it was cancelled. len_out is the size that is needed, at most
+// CDP_VERIFY_CURSOR_BYTES_MAX, also with CDP_ERR_BUFFER_TOO_SMALL, when the buffer is untouched; buf may be NULL with len 0. CDP_END, and everything untouched, when
+// there is none: everything was compared, the job has failed or repairs what differs, or more than 65536 ranges differ, and what was kept before stays good.
+// CDP_ERR_INVALID_ARGUMENT for a job of another kind. [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+cdp_status cdp_job_verify_cursor(const cdp_job *job,
+                                 void *buf,
+                                 size_t len,
+                                 size_t *len_out);
 
 /* ---- seeding: export and import of sets -------------------------------------------------------------------------- */
 
@@ -2104,6 +2628,10 @@ cdp_status cdp_volume_import(cdp_store *store,
 // There is no activity log: after a crash all copies are compared as a whole.
 #define CDP_MIRROR_WITHOUT_LOG (1 << 0)
 
+// A thread for each copy writes to it, from its first change until the set is closed: a write takes as long as the copies that the policy asks for, and not as
+// long as all of them one after the other. Without CDP_ACK_ALL a write that was acknowledged and not flushed may be gone when the process is killed.
+#define CDP_MIRROR_THREADS (1 << 1)
+
 // A write is acknowledged when one copy holds it.
 #define CDP_ACK_ONE 0
 
@@ -2158,6 +2686,12 @@ typedef struct cdp_mirror_options {
   cdp_storage *storage;
   // How copies are found. NULL: locators are paths of files and devices. Not for cdp_mirror_create.
   const struct cdp_copy_opener *opener;
+  // Where lines for people go: what happens to the set and its copies. NULL: nowhere. The struct is copied. It is called with locks of the set held.
+  const cdp_log_sink *log;
+  // With CDP_MIRROR_THREADS: bytes of writes that wait for a slow copy at most; what it misses beyond is marked in its map. 0: 16 MiB.
+  uint64_t behind_bytes_max;
+  // With CDP_MIRROR_THREADS: how long a flush waits for slow copies that the policy can do without, nanoseconds. 0: 250 ms.
+  uint64_t patience_ns;
 } cdp_mirror_options;
 
 // What a new mirror set begins with.
@@ -2258,6 +2792,14 @@ cdp_status cdp_mirror_discard(struct cdp_mirror *mirror,
 // Makes everything durable that was acknowledged before, on all copies that are online. [any thread, several at once; waits for the copies]
 cdp_status cdp_mirror_flush(struct cdp_mirror *mirror);
 
+// Rewrites a range of a copy that is known to be damaged there from another copy that holds it, whatever the copy reads; offset and len are multiples of 512, and
+// whole blocks of 4096 are rewritten. What the map of the copy names anyway is left to a repair. CDP_ERR_NOT_FOUND; CDP_ERR_MIRROR_REFUSED when no other copy holds
+// it, or the copy could not be written and is offline. [any thread, several at once; waits for the copies and for writes that overlap]
+cdp_status cdp_mirror_repair_range(struct cdp_mirror *mirror,
+                                   uint32_t number,
+                                   uint64_t offset,
+                                   uint64_t len);
+
 // Takes a copy out of service: from now on it misses writes, and its map says which. CDP_ERR_NOT_FOUND; CDP_ERR_MIRROR_REFUSED for the last copy
 // that lacks nothing. [any thread; waits for the copies and the storage]
 cdp_status cdp_mirror_offline(struct cdp_mirror *mirror,
@@ -2293,6 +2835,15 @@ cdp_status cdp_mirror_resize(struct cdp_mirror *mirror,
 // [any thread; waits for the copies and the storage]
 cdp_status cdp_mirror_resolve(struct cdp_mirror *mirror,
                               uint32_t winner);
+
+/* ---- mirror sets: as a source ------------------------------------------------------------------------------------ */
+
+// A source that reads a mirror set, from whatever copy holds a range, for cdp_resync, cdp_verify, cdp_tap_open, their jobs and every other call that takes a
+// cdp_source of a volume that is no larger than the set. The struct is good for one such call, which takes over what it stands for; a further one needs another
+// struct. Reads and writes of the set go on meanwhile. When the set is closed, reads of the source fail. What is not used ends with the set.
+// [any thread; waits for nothing]
+cdp_status cdp_mirror_source(const cdp_mirror *mirror,
+                             cdp_source *source_out);
 
 /* ---- mirror sets: status ----------------------------------------------------------------------------------------- */
 
@@ -2358,13 +2909,15 @@ typedef struct cdp_copy_info {
   char trouble[512];
   // Where the host finds it.
   char locator[4104];
+  // With CDP_MIRROR_THREADS: bytes of writes that wait for it.
+  uint64_t behind_bytes;
 } cdp_copy_info;
 
 // Takes down how an open set stands. Close it with cdp_mirror_status_close. [any thread; waits for nothing]
 cdp_status cdp_mirror_status_open(const cdp_mirror *mirror, struct cdp_mirror_status **status_out);
 
 // What a set would say when it is opened, with the handshake of every pair of copies that are there: a dry run that changes nothing, also while
-// another process has the set open. Metadata and copies are only read. CDP_ERR_NOT_FOUND when there is no set.
+// another process has the set open. Metadata and copies are only read, and nothing is logged. CDP_ERR_NOT_FOUND when there is no set.
 // [any thread; waits for the storage and the copies]
 cdp_status cdp_mirror_examine(const char *path,
                               const cdp_mirror_options *options,

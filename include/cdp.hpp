@@ -10,9 +10,12 @@
 
 #include "cdp.h"
 
+#include <chrono>
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -73,6 +76,8 @@ class handle {
     (void)Close(&raw_);
     return &raw_;
   }
+  // The variable of the handle, for calls of cdp.h that take the handle over and set the variable to NULL.
+  T **variable() noexcept { return &raw_; }
   explicit operator bool() const noexcept { return raw_ != nullptr; }
   cdp_status try_close() noexcept { return Close(&raw_); }
   void close() { check(Close(&raw_)); }
@@ -81,18 +86,290 @@ class handle {
   T *raw_ = nullptr;
 };
 
+// Calls that end what a handle stands for in another way than a close does, as a close.
+inline cdp_status end_map_write(cdp_map_write **write) noexcept { return cdp_map_write_end(write, 0); }
+inline cdp_status end_in_flight(cdp_in_flight **write) noexcept {
+  return *write == nullptr ? CDP_OK : cdp_in_flight_end(write, CDP_WRITTEN_FAILED, nullptr, 0, 0, nullptr);
+}
+
 using storage = handle<cdp_storage, cdp_storage_close>;
 using runner = handle<cdp_runner, cdp_runner_stop>;
-using tap = handle<cdp_tap, cdp_tap_close>;
-using queue = handle<cdp_queue, cdp_queue_close>;
-using restore_job = handle<cdp_restore, cdp_restore_close>;
 using timeline = handle<cdp_timeline, cdp_timeline_close>;
-using job = handle<cdp_job, cdp_job_close>;
+using bookmark_iter = handle<cdp_bookmark_iter, cdp_bookmark_iter_close>;
+using extent_iter = handle<cdp_extent_iter, cdp_extent_iter_close>;
 using seed = handle<cdp_seed, cdp_seed_close>;
 using mirror_copy = handle<cdp_copy, cdp_copy_close>;
 using mirror_status = handle<cdp_mirror_status, cdp_mirror_status_close>;
 using mirror_repair = handle<cdp_mirror_repair, cdp_mirror_repair_close>;
 using mirror_verify = handle<cdp_mirror_verify, cdp_mirror_verify_close>;
+// Given up without end(), what these stand for counts as failed: the write may have reached the disk, the run is dirty again.
+using map_write = handle<cdp_map_write, end_map_write>;
+
+// All that is left of a list.
+inline std::vector<cdp_extent> rest_of(const extent_iter &iter) {
+  std::vector<cdp_extent> found;
+  cdp_extent extent{};
+  while (check(cdp_extent_iter_next(iter.get(), &extent)) == CDP_OK) found.push_back(extent);
+  return found;
+}
+
+// Bytes of a call that says first how many there are: call(buf, len, len_out). Nothing for CDP_END.
+template <typename Call>
+std::optional<std::string> bytes_of(Call call) {
+  std::size_t len = 0;
+  for (;;) {
+    std::string bytes(len, '\0');
+    const cdp_status status = call(bytes.empty() ? nullptr : &bytes[0], bytes.size(), &len);
+    if (status == CDP_ERR_BUFFER_TOO_SMALL && len > bytes.size()) continue;
+    if (check(status) == CDP_END) return std::nullopt;
+    bytes.resize(len);
+    return bytes;
+  }
+}
+
+// Long work, in this thread, a step at a time or to its end.
+class job : public handle<cdp_job, cdp_job_close> {
+ public:
+  using handle::handle;
+  cdp_status try_step(std::uint64_t budget_bytes = 0, cdp_job_progress *progress = nullptr) noexcept {
+    return cdp_job_step(get(), budget_bytes, progress);
+  }
+  // Steps to the end, and sleeps where there is nothing to do. told is called with the progress after each step. False: it was cancelled.
+  template <typename Told>
+  bool run(Told told, std::uint64_t budget_bytes = 16 << 20) {
+    auto progress = init<cdp_job_progress>();
+    while (check(try_step(budget_bytes, &progress)) == CDP_OK) {
+      told(progress);
+      if (progress.wait_ns > 0) std::this_thread::sleep_for(std::chrono::nanoseconds(progress.wait_ns));
+    }
+    told(progress);
+    return (progress.flags & CDP_JOB_DONE) != 0;
+  }
+  bool run() {
+    return run([](const cdp_job_progress &) {});
+  }
+  void cancel() { check(cdp_job_cancel(get())); }
+  cdp_resync_report resync_report() const { return report<cdp_resync_report>(cdp_job_resync_report); }
+  cdp_verify_report verify_report() const { return report<cdp_verify_report>(cdp_job_verify_report); }
+  std::vector<cdp_extent> verify_extents() const {
+    extent_iter iter;
+    check(cdp_job_verify_extents(get(), iter.out()));
+    return rest_of(iter);
+  }
+  // To be kept, and given to a later verification; nothing when there is none now.
+  std::optional<std::string> verify_cursor() const {
+    return bytes_of([this](void *buf, std::size_t len, std::size_t *len_out) {
+      return cdp_job_verify_cursor(get(), buf, len, len_out);
+    });
+  }
+
+ private:
+  template <typename Report>
+  Report report(cdp_status (*ask)(const cdp_job *, Report *)) const {
+    auto told = init<Report>();
+    check(ask(get(), &told));
+    return told;
+  }
+};
+
+class restore_job : public handle<cdp_restore, cdp_restore_close> {
+ public:
+  using handle::handle;
+  void set_readers(std::uint32_t readers) { check(cdp_restore_set_readers(get(), readers)); }
+  cdp_status try_step(std::uint64_t budget_bytes, cdp_restore_progress *progress = nullptr) noexcept {
+    return cdp_restore_step(get(), budget_bytes, progress);
+  }
+  cdp_restore_progress run() {
+    auto progress = init<cdp_restore_progress>();
+    while (check(try_step(64 << 20, &progress)) == CDP_OK) {
+    }
+    return progress;
+  }
+};
+
+// A write that a tap was told of before it was submitted. Given up without end() or cancel() it counts as failed, and its range is marked.
+class in_flight : public handle<cdp_in_flight, end_in_flight> {
+ public:
+  using handle::handle;
+  // It was not submitted and will not be.
+  void cancel() { check(cdp_in_flight_cancel(variable())); }
+  std::uint32_t end(std::uint32_t kind, const void *buf, std::size_t len, std::uint64_t time_ns = 0) {
+    std::uint32_t outcome = 0;
+    check(cdp_in_flight_end(variable(), kind, buf, len, time_ns, &outcome));
+    return outcome;
+  }
+};
+
+class tap : public handle<cdp_tap, cdp_tap_close> {
+ public:
+  using handle::handle;
+  cdp_status try_capture(std::uint64_t offset, const void *buf, std::size_t len, std::uint64_t time_ns = 0,
+                         std::uint32_t *outcome_out = nullptr) noexcept {
+    return cdp_tap_capture(get(), offset, buf, len, time_ns, outcome_out);
+  }
+  std::uint32_t capture(std::uint64_t offset, const void *buf, std::size_t len, std::uint64_t time_ns = 0) {
+    std::uint32_t outcome = 0;
+    check(try_capture(offset, buf, len, time_ns, &outcome));
+    return outcome;
+  }
+  in_flight begin(std::uint64_t offset, std::uint64_t len) {
+    in_flight begun;
+    check(cdp_tap_begin(get(), offset, len, begun.out()));
+    return begun;
+  }
+  void mark(std::uint64_t offset, std::uint64_t len, std::uint32_t reason = CDP_GAP_HOST) {
+    check(cdp_tap_mark(get(), offset, len, reason));
+  }
+  cdp_tap_stats stats() const {
+    auto found = init<cdp_tap_stats>();
+    check(cdp_tap_stats_get(get(), &found));
+    return found;
+  }
+  std::vector<cdp_extent> dirty_extents() const {
+    extent_iter iter;
+    check(cdp_tap_dirty_extents(get(), iter.out()));
+    return rest_of(iter);
+  }
+};
+
+// Requests that are handed over and answered later, for threads that may not block.
+class queue : public handle<cdp_queue, cdp_queue_close> {
+ public:
+  using handle::handle;
+  cdp_status try_submit(const cdp_request &request) noexcept { return cdp_queue_submit(get(), &request); }
+  void submit(const cdp_request &request) { check(try_submit(request)); }
+  std::vector<cdp_answer> poll(std::size_t count_max = 64) {
+    std::vector<cdp_answer> answers(count_max);
+    std::size_t count = 0;
+    check(cdp_queue_poll(get(), answers.data(), answers.size(), &count));
+    answers.resize(count);
+    return answers;
+  }
+};
+
+// A run of a dirty map that is being copied. Given up without clean() it is dirty again.
+class dirty_run : public handle<cdp_dirty_run, cdp_dirty_run_abandon> {
+ public:
+  using handle::handle;
+  cdp_extent extent{};
+  void clean() { check(cdp_dirty_run_clean(variable(), nullptr)); }
+  void clean(const cdp_extent &read) { check(cdp_dirty_run_clean(variable(), &read)); }
+};
+
+class dirty_map : public handle<cdp_dirty_map, cdp_dirty_map_close> {
+ public:
+  using handle::handle;
+  static dirty_map create(std::uint64_t bytes, std::uint64_t granularity_bytes = 0) {
+    dirty_map made;
+    check(cdp_dirty_map_create(bytes, granularity_bytes, made.out()));
+    return made;
+  }
+  static dirty_map decode(const std::string &encoded, std::uint64_t bytes, cdp_uuid device, std::uint64_t generation) {
+    dirty_map made;
+    check(cdp_dirty_map_decode(encoded.data(), encoded.size(), bytes, device, generation, made.out()));
+    return made;
+  }
+  std::string encode(cdp_uuid device, std::uint64_t generation) const {
+    return *bytes_of([&](void *buf, std::size_t len, std::size_t *len_out) {
+      return cdp_dirty_map_encode(get(), device, generation, buf, len, len_out);
+    });
+  }
+  void set(std::uint64_t offset, std::uint64_t len) { check(cdp_dirty_map_set(get(), offset, len)); }
+  void set_all() { check(cdp_dirty_map_set_all(get())); }
+  std::uint64_t dirty_bytes() const {
+    auto info = init<cdp_dirty_map_info>();
+    check(cdp_dirty_map_info_get(get(), &info));
+    return info.dirty_bytes;
+  }
+  std::vector<cdp_extent> extents() const {
+    extent_iter iter;
+    check(cdp_dirty_map_extents(get(), iter.out()));
+    return rest_of(iter);
+  }
+  // The next run to copy from offset on; one that is empty (false) when nothing is dirty there.
+  dirty_run begin(std::uint64_t offset, std::uint64_t bytes_max) {
+    dirty_run run;
+    check(cdp_dirty_map_begin(get(), offset, bytes_max, run.out(), &run.extent));
+    return run;
+  }
+};
+
+// A dirty map on an extent of a storage.
+class map_file : public handle<cdp_map_file, cdp_map_file_close> {
+ public:
+  using handle::handle;
+  static map_file create(const storage &in, std::uint64_t extent, const cdp_map_file_options &options) {
+    map_file made;
+    check(cdp_map_file_create(in.get(), extent, &options, made.out()));
+    return made;
+  }
+  static map_file open(const storage &in, std::uint64_t extent, const cdp_map_file_options &options,
+                       cdp_map_file_opened *found = nullptr) {
+    map_file opened;
+    check(cdp_map_file_open(in.get(), extent, &options, found, opened.out()));
+    return opened;
+  }
+  dirty_map map() const {
+    dirty_map of;
+    check(cdp_map_file_map(get(), of.out()));
+    return of;
+  }
+  map_write begin(std::uint64_t offset, std::uint64_t len) {
+    map_write begun;
+    check(cdp_map_file_begin(get(), offset, len, 0, begun.out()));
+    return begun;
+  }
+};
+
+class retention_plan : public handle<cdp_retention_plan, cdp_retention_plan_close> {
+ public:
+  using handle::handle;
+  cdp_retention_plan_info info() const {
+    auto found = init<cdp_retention_plan_info>();
+    check(cdp_retention_plan_info_get(get(), &found));
+    return found;
+  }
+  std::vector<cdp_retention_point> points() const { return all<cdp_retention_point>(cdp_retention_plan_point_at); }
+  std::vector<cdp_retention_drop> drops() const { return all<cdp_retention_drop>(cdp_retention_plan_drop_at); }
+
+ private:
+  template <typename Item>
+  std::vector<Item> all(cdp_status (*at)(const cdp_retention_plan *, std::size_t, Item *)) const {
+    std::vector<Item> found;
+    auto item = init<Item>();
+    while (check(at(get(), found.size(), &item)) == CDP_OK) found.push_back(item);
+    return found;
+  }
+};
+
+class history_size : public handle<cdp_history_size, cdp_history_size_close> {
+ public:
+  using handle::handle;
+  static history_size of_rate(const std::string &policy, std::uint64_t bytes_per_day, std::uint64_t working_set_bytes) {
+    history_size made;
+    check(cdp_size_of_rate(policy.c_str(), bytes_per_day, working_set_bytes, made.out()));
+    return made;
+  }
+  std::uint64_t bytes() const {
+    std::uint64_t found = 0;
+    check(cdp_history_size_bytes(get(), &found));
+    return found;
+  }
+  std::vector<cdp_tier_size> tiers() const {
+    std::vector<cdp_tier_size> found;
+    auto tier = init<cdp_tier_size>();
+    while (check(cdp_history_size_tier_at(get(), found.size(), &tier)) == CDP_OK) found.push_back(tier);
+    return found;
+  }
+  std::vector<std::string> assumptions() const {
+    std::vector<std::string> found;
+    while (auto text = bytes_of([&](char *buf, std::size_t len, std::size_t *len_out) {
+             return cdp_history_size_assumption_at(get(), found.size(), buf, len, len_out);
+           }))
+      found.push_back(*text);
+    return found;
+  }
+};
 
 class store : public handle<cdp_store, cdp_store_close> {
  public:
@@ -128,7 +405,7 @@ class store : public handle<cdp_store, cdp_store_close> {
     return info;
   }
   std::vector<cdp_bookmark_info> bookmarks() const {
-    handle<cdp_bookmark_iter, cdp_bookmark_iter_close> iter;
+    bookmark_iter iter;
     check(cdp_bookmark_iter_open(get(), iter.out()));
     std::vector<cdp_bookmark_info> found;
     auto info = init<cdp_bookmark_info>();
@@ -140,6 +417,32 @@ class store : public handle<cdp_store, cdp_store_close> {
     check(cdp_runner_start(get(), flags, started.out()));
     return started;
   }
+  tap open_tap(const cdp_source &source, const cdp_tap_options *options = nullptr, const char *volume = nullptr) {
+    tap opened;
+    check(cdp_tap_open(get(), volume, &source, options, opened.out()));
+    return opened;
+  }
+  job start_resync(const cdp_source &source, const cdp_resync_options *options = nullptr, const char *volume = nullptr) {
+    job started;
+    check(cdp_resync_start(get(), volume, &source, options, started.out()));
+    return started;
+  }
+  job start_verify(const cdp_source &source, const cdp_verify_options *options = nullptr, const char *volume = nullptr) {
+    job started;
+    check(cdp_verify_start(get(), volume, &source, options, started.out()));
+    return started;
+  }
+  job start_check(std::uint32_t flags = 0) {
+    job started;
+    check(cdp_check_start(get(), flags, started.out()));
+    return started;
+  }
+  // For the recorded policy, or another one.
+  retention_plan plan(std::uint64_t now_ns = 0, const char *policy = nullptr) const {
+    retention_plan made;
+    check(cdp_retention_plan_open(get(), now_ns, policy, made.out()));
+    return made;
+  }
 };
 
 class snapshot : public handle<cdp_snapshot, cdp_snapshot_close> {
@@ -149,6 +452,11 @@ class snapshot : public handle<cdp_snapshot, cdp_snapshot_close> {
     return cdp_snapshot_read(get(), offset, buf, len);
   }
   void read(std::uint64_t offset, void *buf, std::size_t len) const { check(try_read(offset, buf, len)); }
+  restore_job restore_to(const std::string &path) const {
+    restore_job started;
+    check(cdp_restore_start_file(get(), path.c_str(), started.out()));
+    return started;
+  }
 };
 
 class volume : public handle<cdp_volume, cdp_volume_close> {
@@ -174,12 +482,9 @@ class volume : public handle<cdp_volume, cdp_volume_close> {
     return opened;
   }
   std::vector<cdp_extent> changed(std::uint64_t seq_from, std::uint64_t seq_to) const {
-    handle<cdp_extent_iter, cdp_extent_iter_close> iter;
+    extent_iter iter;
     check(cdp_volume_changed(get(), seq_from, seq_to, iter.out()));
-    std::vector<cdp_extent> found;
-    cdp_extent extent{};
-    while (check(cdp_extent_iter_next(iter.get(), &extent)) == CDP_OK) found.push_back(extent);
-    return found;
+    return rest_of(iter);
   }
 };
 
@@ -221,6 +526,15 @@ class mirror : public handle<cdp_mirror, cdp_mirror_close> {
     auto info = init<cdp_copy_info>();
     while (check(cdp_mirror_status_copy_at(status.get(), found.size(), &info)) == CDP_OK) found.push_back(info);
     return found;
+  }
+  void repair_range(std::uint32_t number, std::uint64_t offset, std::uint64_t len) {
+    check(cdp_mirror_repair_range(get(), number, offset, len));
+  }
+  // Good for one call that takes a source.
+  cdp_source source() const {
+    auto made = init<cdp_source>();
+    check(cdp_mirror_source(get(), &made));
+    return made;
   }
   // Gives every copy that is online what it lacks; step by step with cdp_mirror_repair_step.
   cdp_mirror_repair_progress repair() {

@@ -39,7 +39,7 @@ pub use catalog::{GapReason, SourceStamp, VolumeInfo, VolumeSize};
 pub use error::{Damage, Error, PointUnavailable, Result, SeqTime};
 pub use job::{Job, JobStep};
 pub use point::Point;
-pub use restore::{Progress, RestoreTarget, Restored, SharedTarget};
+pub use restore::{Progress, RestoreState, RestoreTarget, Restored, SharedTarget};
 pub use resync::{Hours, ResyncSchedule, SourceReader};
 pub use seed::{ExportJob, ExportOptions, Exported, SeedSet};
 pub use snapshot::Snapshot;

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use cdp_core::{
-    BookmarkKind, CreateOptions, Error, NewBookmark, OpenOptions, Point, RestoreTarget, SharedTarget,
-    Stepped, Store,
+    BookmarkKind, CreateOptions, Error, NewBookmark, OpenOptions, Point, RestoreState, RestoreTarget,
+    SharedTarget, Stepped, Store,
     io::{DirectoryOptions, DirectoryStorage, ManualClock, MemoryStorage, Storage},
     units::{Seq, TimeNs},
 };
@@ -225,7 +225,7 @@ impl SharedTarget for Shared {
 
 /// Goal: a restore gives the image, in order and whole, however many threads read ahead, or whole and each byte once when the threads write
 /// themselves; a damaged one ends with an error. Method: a volume of some chunks with holes between them, restored with several numbers of
-/// readers, then with a segment cut away.
+/// readers, at once and in parts, then with a segment cut away.
 #[test]
 fn a_restore_is_in_order_whatever_reads_ahead() {
     let storage = MemoryStorage::new();
@@ -246,9 +246,25 @@ fn a_restore_is_in_order_whatever_reads_ahead() {
         let snapshot = volume.snapshot(Seq::new(5)).unwrap();
         snapshot.restore(readers, &mut target, &mut |_| {}).map(|_| (target.image, target.next))
     };
+    let in_parts = |readers, part| {
+        let mut target = Kept { image: vec![0; image.len()], next: 0 };
+        let (snapshot, mut state) = (volume.snapshot(Seq::new(5)).unwrap(), RestoreState::default());
+        while state.next < bytes {
+            snapshot.restore_part(readers, part, &mut state, &mut target)?;
+            assert_eq!(state.next, target.next);
+        }
+        assert_eq!(state.restored.data_bytes + state.restored.zero_bytes, bytes);
+        Ok((target.image, target.next))
+    };
     for readers in [0, 1, 3, 16] {
-        let (restored, end) = restore(readers).unwrap();
-        assert!(restored == image && end == bytes, "{readers} readers");
+        for (restored, end) in [
+            restore(readers).unwrap(),
+            in_parts(readers, 1).unwrap(),
+            in_parts(readers, 5 << 20).unwrap(),
+            in_parts(readers, u64::MAX).unwrap(),
+        ] {
+            assert!(restored == image && end == bytes, "{readers} readers");
+        }
     }
     let restore_shared = |threads| {
         let target = Shared { image: Mutex::new(vec![0; image.len()]), told: Mutex::default() };
@@ -271,5 +287,6 @@ fn a_restore_is_in_order_whatever_reads_ahead() {
     for readers in [0, 5] {
         assert!(matches!(restore(readers), Err(Error::Damaged(_))));
         assert!(matches!(restore_shared(readers), Err(Error::Damaged(_))));
+        assert!(matches!(in_parts(readers, 1 << 20), Err(Error::Damaged(_))));
     }
 }

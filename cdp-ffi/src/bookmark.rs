@@ -116,12 +116,7 @@ impl From<&Bookmark> for cdp_bookmark_info {
         Self {
             struct_size: 0,
             flags: flags.iter().filter(|(on, _)| *on).map(|(_, flag)| flag).sum(),
-            kind: match bookmark.kind {
-                BookmarkKind::User => CDP_BOOKMARK_USER,
-                BookmarkKind::FileSystem => CDP_BOOKMARK_FS,
-                BookmarkKind::Application => CDP_BOOKMARK_APP,
-                BookmarkKind::System => CDP_BOOKMARK_SYSTEM,
-            },
+            kind: code_of(bookmark.kind),
             inexact_volumes: u32::try_from(bookmark.inexact_volumes.len()).unwrap_or(u32::MAX),
             point: cdp_point { seq: bookmark.seq.get(), time_ns: bookmark.time.get() },
             expires_ns: bookmark.expires.map_or(0, TimeNs::get),
@@ -142,6 +137,16 @@ pub(crate) fn kind_of(code: u32) -> Outcome<BookmarkKind> {
         CDP_BOOKMARK_FS => Ok(BookmarkKind::FileSystem),
         CDP_BOOKMARK_APP => Ok(BookmarkKind::Application),
         other => Err(Failure::argument(format!("{other} is not a kind of bookmark that can be set"))),
+    }
+}
+
+/// The other way round.
+pub(crate) fn code_of(kind: BookmarkKind) -> u32 {
+    match kind {
+        BookmarkKind::User => CDP_BOOKMARK_USER,
+        BookmarkKind::FileSystem => CDP_BOOKMARK_FS,
+        BookmarkKind::Application => CDP_BOOKMARK_APP,
+        BookmarkKind::System => CDP_BOOKMARK_SYSTEM,
     }
 }
 

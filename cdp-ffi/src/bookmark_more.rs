@@ -1,13 +1,13 @@
 //! Bookmarks across stores and by schedule.
 
 use crate::{
-    arguments::{check_flags, check_reserved, sized},
-    bookmark::{HostProduction, cdp_bookmark_options, cdp_quiesce, kind_of, wanted},
+    arguments::{check_flags, check_reserved, sized, text_into},
+    bookmark::{HostProduction, cdp_bookmark_options, cdp_quiesce, code_of, kind_of, wanted},
     callback::{Userdata, answer, without_ends},
     failure::{Failure, Outcome, note},
-    guard::guard,
+    guard::{guard, guard_status},
     handle::get,
-    status::{CDP_ERR_NOT_FOUND, CDP_OK, cdp_status},
+    status::{CDP_END, CDP_ERR_NOT_FOUND, CDP_OK, cdp_status},
     store::cdp_store,
     types::{cdp_free_userdata, cdp_point, cdp_uuid},
 };
@@ -217,5 +217,59 @@ pub unsafe extern "C" fn cdp_bookmark_schedule_set(
             ..BookmarkSchedule::every(given.every_ns, caller.text("prefix", given.prefix)?)
         };
         Ok(get(store)?.store.set_bookmark_schedule(Some(schedule))?)
+    })
+}
+
+/// Something is frozen while a bookmark takes its place.
+pub const CDP_SCHEDULE_QUIESCES: u32 = 1 << 0;
+
+/// The schedule of a store, as it was set.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct cdp_bookmark_schedule_info {
+    /// sizeof(cdp_bookmark_schedule_info).
+    pub struct_size: u32,
+    /// CDP_SCHEDULE_QUIESCES.
+    pub flags: u32,
+    /// What the bookmarks vouch for: CDP_BOOKMARK_USER, _FS or _APP.
+    pub kind: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Length of a slot, nanoseconds.
+    pub every_ns: u64,
+    /// How long after they are set they may go by themselves, nanoseconds. 0: they stay.
+    pub keep_for_ns: u64,
+    /// With CDP_SCHEDULE_QUIESCES: how long it is frozen at most, nanoseconds.
+    pub timeout_ns: u64,
+    /// What their names begin with, NUL-terminated.
+    pub prefix: [c_char; 136],
+    /// The application, NUL-terminated; "" where none was given.
+    pub app: [c_char; 136],
+}
+sized!(cdp_bookmark_schedule_info, 312);
+
+/// The schedule by which bookmarks are set; CDP_END, and info_out untouched, when there is none. [any thread; waits for nothing]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_bookmark_schedule_get(
+    store: *const cdp_store,
+    info_out: *mut cdp_bookmark_schedule_info,
+) -> cdp_status {
+    guard_status(|caller| {
+        let held = get(store)?;
+        let out = caller.sized_out(info_out)?;
+        let Some(schedule) = held.store.bookmark_schedule() else { return Ok(CDP_END) };
+        let timeout = schedule.quiesce.as_ref().map(|(_, timeout)| *timeout);
+        out.put(&cdp_bookmark_schedule_info {
+            struct_size: 0,
+            flags: if timeout.is_some() { CDP_SCHEDULE_QUIESCES } else { 0 },
+            kind: code_of(schedule.kind),
+            reserved: 0,
+            every_ns: schedule.every_ns,
+            keep_for_ns: schedule.keep_for_ns.unwrap_or(0),
+            timeout_ns: timeout.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+            prefix: text_into(&schedule.prefix),
+            app: text_into(schedule.app.as_deref().unwrap_or_default()),
+        });
+        Ok(CDP_OK)
     })
 }

@@ -1,17 +1,18 @@
 //! Jobs: long work that the host steps at its own pace, in its own thread.
 
 use crate::{
-    arguments::sized,
+    arguments::{Caller, Sized32, sized},
     failure::{Failure, Outcome},
     guard::{guard, guard_status},
-    handle::{Family, Held, get, kind, put},
+    handle::{Family, Held, Kind, get, kind, put},
     restore,
     resync::Watch,
     status::{CDP_END, CDP_ERR_BUSY, CDP_OK, cdp_status},
+    verify::Verification,
 };
 use cdp_core::{
     ExportJob, ImportSeedJob, Job, JobStep, Progress, ResyncJob, RetentionJob, ScrubJob, TapResyncJob,
-    VerifyJob, verify::CheckJob,
+    verify::CheckJob,
 };
 use parking_lot::{Mutex, MutexGuard};
 use std::{
@@ -62,7 +63,7 @@ sized!(cdp_job_progress, 40);
 pub(crate) enum Work {
     Resync(ResyncJob),
     TapResync(TapResyncJob),
-    Verify(Box<VerifyJob>),
+    Verify(Box<Verification>),
     Check(CheckJob),
     Scrub(ScrubJob),
     Retention(RetentionJob),
@@ -77,7 +78,7 @@ impl Work {
         match self {
             Self::Resync(job) => Some(job),
             Self::TapResync(job) => Some(job),
-            Self::Verify(job) => Some(&mut **job),
+            Self::Verify(verification) => Some(&mut verification.job),
             Self::Check(job) => Some(job),
             Self::Scrub(job) => Some(job),
             Self::Retention(job) => Some(job),
@@ -109,7 +110,7 @@ impl Work {
     fn end(&mut self) -> Outcome {
         match self {
             Self::Resync(job) => drop(job.end()?),
-            Self::Verify(job) => drop(job.end()?),
+            Self::Verify(verification) => verification.end()?,
             Self::Import(job) => drop(job.end()?),
             _ => {}
         }
@@ -143,7 +144,7 @@ fn busy() -> Failure {
 }
 
 impl JobObject {
-    pub(crate) fn lock(&self) -> Outcome<MutexGuard<'_, Running>> {
+    fn lock(&self) -> Outcome<MutexGuard<'_, Running>> {
         self.running.try_lock().ok_or_else(busy)
     }
 
@@ -220,14 +221,43 @@ pub(crate) fn run(job: &mut dyn Job, watch: &Watch) -> Outcome<bool> {
     Ok(false)
 }
 
-/// The job of a call that asks for its result.
-pub(crate) fn held(job: *const cdp_job) -> Outcome<Held<JobObject>> {
-    get(job)
+/// Begins a job on what a handle stands for. What the caller lends for it is taken over before.
+pub(crate) fn start<K: Kind>(
+    caller: Caller,
+    of: *const K,
+    job_out: *mut *mut cdp_job,
+    begin: impl FnOnce(&Held<K::Object>) -> Outcome<Work>,
+) -> Outcome {
+    let out = caller.out_handle("job_out", job_out)?;
+    let held = get(of)?;
+    out.put(job(begin(&held)?, held.family())?);
+    Ok(())
 }
 
-/// The job is one of another kind.
-pub(crate) fn other_kind(wanted: &str) -> Failure {
-    Failure::argument(format!("this job is no {wanted}"))
+/// Asks the work of a job for something. `None`: it is of another kind than is wanted.
+pub(crate) fn ask<T>(
+    job: *const cdp_job,
+    wanted: &str,
+    question: impl FnOnce(&mut Running) -> Option<T>,
+) -> Outcome<(T, Arc<Family>)> {
+    let held = get(job)?;
+    let answer = question(&mut *held.lock()?);
+    let other_kind = || Failure::argument(format!("this job is no {wanted}"));
+    Ok((answer.ok_or_else(other_kind)?, held.family().clone()))
+}
+
+/// The same, stored in a struct of the caller.
+pub(crate) fn report<R: Sized32>(
+    caller: Caller,
+    job: *const cdp_job,
+    report_out: *mut R,
+    wanted: &str,
+    question: impl FnOnce(&mut Running) -> Option<R>,
+) -> Outcome {
+    get(job)?;
+    let out = caller.sized_out(report_out)?;
+    out.put(&ask(job, wanted, question)?.0);
+    Ok(())
 }
 
 /// Does about budget_bytes more of the work (0: one piece, of about 1 MiB or one structure of the store), in this thread and in no other. CDP_OK: there is

@@ -3,20 +3,15 @@
 use crate::{
     arguments::check_flags,
     guard::{guard, guard_status},
-    handle::{get, put, remove},
-    job::{Work, cdp_job, held, job, other_kind},
+    handle::{get, remove},
+    job::{Work, ask, cdp_job, job, report, start},
     restore::cdp_restore,
-    resync::{
-        CDP_CHECK_DEEP, cdp_resync_options, cdp_resync_report, cdp_verify_report, options_of, text_cut,
-        verify_options,
-    },
+    resync::{CDP_CHECK_DEEP, cdp_resync_options, cdp_resync_report, options_of, text_cut},
     retention::cdp_retention_report,
-    snapshot::{ExtentRow, cdp_extent_iter},
     source::{cdp_source, host_source},
     status::{CDP_END, CDP_OK, cdp_status},
     store::cdp_store,
     tap::cdp_tap,
-    types::cdp_extent,
 };
 use std::ffi::{c_char, c_void};
 
@@ -31,15 +26,12 @@ pub unsafe extern "C" fn cdp_resync_start(
     job_out: *mut *mut cdp_job,
 ) -> cdp_status {
     guard(|caller| {
-        let out = caller.out_handle("job_out", job_out);
-        let source = host_source(caller, source)?;
-        let out = out?;
-        let held = get(store)?;
-        let options = options_of(caller, options)?;
-        let volume = caller.text_optional("volume", volume)?;
-        let work = held.store.resync_job(volume, source, &options)?;
-        out.put(job(Work::Resync(work), held.family())?);
-        Ok(())
+        let source = host_source(caller, source);
+        start(caller, store, job_out, |held| {
+            let (source, options) = (source?, options_of(caller, options)?);
+            let volume = caller.text_optional("volume", volume)?;
+            Ok(Work::Resync(held.store.resync_job(volume, source, &options)?))
+        })
     })
 }
 
@@ -52,12 +44,9 @@ pub unsafe extern "C" fn cdp_tap_resync_start(
     job_out: *mut *mut cdp_job,
 ) -> cdp_status {
     guard(|caller| {
-        let out = caller.out_handle("job_out", job_out)?;
-        let held = get(tap)?;
-        let options = options_of(caller, options)?;
-        let work = held.tap.resync_job(&options)?;
-        out.put(job(Work::TapResync(work), held.family())?);
-        Ok(())
+        start(caller, tap, job_out, |held| {
+            Ok(Work::TapResync(held.tap.resync_job(&options_of(caller, options)?)?))
+        })
     })
 }
 
@@ -69,75 +58,11 @@ pub unsafe extern "C" fn cdp_job_resync_report(
     report_out: *mut cdp_resync_report,
 ) -> cdp_status {
     guard(|caller| {
-        let held = held(job)?;
-        let out = caller.sized_out(report_out)?;
-        let report = match &held.lock()?.work {
-            Work::Resync(job) => job.report(),
-            Work::TapResync(job) => job.report(),
-            _ => return Err(other_kind("resync")),
-        };
-        out.put(&(&report).into());
-        Ok(())
-    })
-}
-
-/// As cdp_verify, as a job, whose result is cdp_job_verify_report and cdp_job_verify_extents. Closed or cancelled before everything was compared it repairs
-/// nothing. [any thread; waits for the storage and the source]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cdp_verify_start(
-    store: *mut cdp_store,
-    volume: *const c_char,
-    source: *const cdp_source,
-    flags: u32,
-    bytes_per_second_max: u64,
-    job_out: *mut *mut cdp_job,
-) -> cdp_status {
-    guard(|caller| {
-        let out = caller.out_handle("job_out", job_out);
-        let source = host_source(caller, source)?;
-        let out = out?;
-        let held = get(store)?;
-        let options = verify_options(flags, bytes_per_second_max)?;
-        let volume = caller.text_optional("volume", volume)?;
-        let work = held.store.verify_job(volume, source, &options)?;
-        out.put(job(Work::Verify(Box::new(work)), held.family())?);
-        Ok(())
-    })
-}
-
-/// What a verification has found so far. Before everything was compared, what is different is so at first sight.
-/// CDP_ERR_INVALID_ARGUMENT for a job of another kind. [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cdp_job_verify_report(
-    job: *const cdp_job,
-    report_out: *mut cdp_verify_report,
-) -> cdp_status {
-    guard(|caller| {
-        let held = held(job)?;
-        let out = caller.sized_out(report_out)?;
-        let Work::Verify(job) = &held.lock()?.work else { return Err(other_kind("verification")) };
-        out.put(&(&job.report()).into());
-        Ok(())
-    })
-}
-
-/// Lists the ranges that a verification has found to differ so far: ascending, merged. Close the list with cdp_extent_iter_close.
-/// [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cdp_job_verify_extents(
-    job: *const cdp_job,
-    iter_out: *mut *mut cdp_extent_iter,
-) -> cdp_status {
-    guard(|caller| {
-        let out = caller.out_handle("iter_out", iter_out)?;
-        let held = held(job)?;
-        let found = match &held.lock()?.work {
-            Work::Verify(job) => job.report().extents,
-            _ => return Err(other_kind("verification")),
-        };
-        let extents = found.iter().map(|range| cdp_extent { offset: range.offset, len: range.bytes });
-        out.put(put(ExtentRow::listed(extents.collect()), Some(held.family()))?);
-        Ok(())
+        report(caller, job, report_out, "resync", |running| match &running.work {
+            Work::Resync(job) => Some((&job.report()).into()),
+            Work::TapResync(job) => Some((&job.report()).into()),
+            _ => None,
+        })
     })
 }
 
@@ -150,12 +75,10 @@ pub unsafe extern "C" fn cdp_check_start(
     job_out: *mut *mut cdp_job,
 ) -> cdp_status {
     guard(|caller| {
-        let out = caller.out_handle("job_out", job_out)?;
-        let held = get(store)?;
-        check_flags(flags, CDP_CHECK_DEEP)?;
-        let work = held.store.check_job(flags & CDP_CHECK_DEEP != 0)?;
-        out.put(job(Work::Check(work), held.family())?);
-        Ok(())
+        start(caller, store, job_out, |held| {
+            check_flags(flags, CDP_CHECK_DEEP)?;
+            Ok(Work::Check(held.store.check_job(flags & CDP_CHECK_DEEP != 0)?))
+        })
     })
 }
 
@@ -170,16 +93,18 @@ pub unsafe extern "C" fn cdp_job_damage_at(
     len: usize,
 ) -> cdp_status {
     guard_status(|caller| {
-        let held = held(job)?;
+        get(job)?;
         let text = caller.bytes_mut("buf", buf.cast::<c_void>(), len)?;
-        let running = held.lock()?;
-        let damaged = match &running.work {
-            Work::Check(job) => &job.report().damaged,
-            Work::Scrub(job) => &job.report().left,
-            _ => return Err(other_kind("check and no scrub")),
-        };
-        let Some(damage) = damaged.get(index) else { return Ok(CDP_END) };
-        text_cut(text, &damage.to_string());
+        let (found, _) = ask(job, "check and no scrub", |running| {
+            let damaged = match &running.work {
+                Work::Check(job) => &job.report().damaged,
+                Work::Scrub(job) => &job.report().left,
+                _ => return None,
+            };
+            Some(damaged.get(index).map(ToString::to_string))
+        })?;
+        let Some(damage) = found else { return Ok(CDP_END) };
+        text_cut(text, &damage);
         Ok(CDP_OK)
     })
 }
@@ -194,11 +119,9 @@ pub unsafe extern "C" fn cdp_retention_start(
     job_out: *mut *mut cdp_job,
 ) -> cdp_status {
     guard(|caller| {
-        let out = caller.out_handle("job_out", job_out)?;
-        let held = get(store)?;
-        let work = held.store.retention_job(held.time_or_now(now_ns))?;
-        out.put(job(Work::Retention(work), held.family())?);
-        Ok(())
+        start(caller, store, job_out, |held| {
+            Ok(Work::Retention(held.store.retention_job(held.time_or_now(now_ns))?))
+        })
     })
 }
 
@@ -210,14 +133,14 @@ pub unsafe extern "C" fn cdp_job_retention_report(
     report_out: *mut cdp_retention_report,
 ) -> cdp_status {
     guard_status(|caller| {
-        let held = held(job)?;
+        get(job)?;
         let out = caller.sized_out(report_out)?;
-        let report = match &held.lock()?.work {
-            Work::Retention(job) => job.report(),
-            _ => return Err(other_kind("run of retention")),
-        };
-        let Some(report) = report else { return Ok(CDP_END) };
-        out.put(&(&report).into());
+        let (planned, _) = ask(job, "run of retention", |running| match &running.work {
+            Work::Retention(job) => Some(job.report()),
+            _ => None,
+        })?;
+        let Some(planned) = planned else { return Ok(CDP_END) };
+        out.put(&(&planned).into());
         Ok(CDP_OK)
     })
 }

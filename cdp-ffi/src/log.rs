@@ -1,6 +1,6 @@
-//! The log: what happens to a store as lines of text, for a host that keeps a log. The library writes none of its own.
+//! The log: what happens to a store or a mirror set as lines of text, for a host that keeps a log. The library writes none of its own.
 //!
-//! Lines are the events of the store when they happen, and what its opening and its end have found. What a call met is said by its status and
+//! Lines are the events when they happen, and what an opening and an end have found. What a call met is said by its status and
 //! cdp_last_error_message alone.
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
 use cdp_core::{
     Store,
     event::{Event, EventSink, Severity},
+    mirror::{MirrorEvent, MirrorSet, MirrorSink, Standing},
 };
 use std::{
     ffi::{CString, c_char, c_void},
@@ -29,8 +30,8 @@ pub const CDP_LOG_INFO: u32 = 3;
 /// Places of damage that an opening names one by one.
 const DAMAGE_LINES_MAX: usize = 16;
 
-/// Where the lines of a store's log go. A line is an event (cdp_event_next gives them with their kinds), or what the opening or the end of the
-/// store has found.
+/// Where the lines of a log go. A line is an event (cdp_event_next gives those of a store with their kinds), or what the opening or the end of the
+/// store or mirror set has found.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct cdp_log_sink {
@@ -41,7 +42,7 @@ pub struct cdp_log_sink {
     /// Passed to the function.
     pub userdata: *mut c_void,
     /// Takes one line of len bytes of UTF-8 with a NUL behind them, borrowed for the call. Called from whatever thread is inside of the library,
-    /// those of the runner among them, one line at a time, while the store waits; must not call the library or unwind. Required.
+    /// those of the runner among them, one line at a time, while the store or the set waits; must not call the library or unwind. Required.
     pub log:
         Option<unsafe extern "C" fn(userdata: *mut c_void, level: u32, message: *const c_char, len: usize)>,
     /// Called exactly once, when nothing is called any more. May be NULL.
@@ -105,13 +106,49 @@ impl HostLog {
     }
 }
 
+impl HostLog {
+    /// What the opening of a mirror set has found; from then on its events.
+    pub fn mirror_opened(self: &Arc<Self>, set: &MirrorSet) {
+        // A set that was just opened has none.
+        let _ = set.set_event_sink(self.clone());
+        let status = set.status();
+        let text =
+            format!("the mirror set was opened: {} copies of {} bytes", status.copies.len(), status.bytes);
+        self.line(CDP_LOG_INFO, &text);
+        if status.source.is_none() {
+            let text = "no copy of the mirror set can be the source: nothing is read or written until it is decided who is right";
+            self.line(CDP_LOG_ERROR, text);
+        }
+        for copy in &status.copies {
+            let why = copy.trouble.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            let how = match copy.standing {
+                Standing::Clean => continue,
+                Standing::Dirty => format!("lacks or must compare {} bytes", copy.dirty_bytes),
+                Standing::Offline => "takes no writes".to_owned(),
+                Standing::Missing => "is missing".to_owned(),
+                Standing::Refused => "cannot be brought together with the others".to_owned(),
+            };
+            self.line(CDP_LOG_WARNING, &format!("copy {} {how}{why}", copy.number));
+        }
+    }
+}
+
+fn level_of(severity: Severity) -> u32 {
+    match severity {
+        Severity::Error => CDP_LOG_ERROR,
+        Severity::Warning => CDP_LOG_WARNING,
+        Severity::Info => CDP_LOG_INFO,
+    }
+}
+
 impl EventSink for HostLog {
     fn event(&self, event: &Event) {
-        let level = match event.kind.severity() {
-            Severity::Error => CDP_LOG_ERROR,
-            Severity::Warning => CDP_LOG_WARNING,
-            Severity::Info => CDP_LOG_INFO,
-        };
-        self.line(level, &event.kind.to_string());
+        self.line(level_of(event.kind.severity()), &event.kind.to_string());
+    }
+}
+
+impl MirrorSink for HostLog {
+    fn event(&self, event: &MirrorEvent) {
+        self.line(level_of(event.severity()), &event.to_string());
     }
 }

@@ -7,15 +7,16 @@ use crate::{
     failure::{Failure, Outcome},
     guard::guard,
     handle::{self, get, kind, put, remove},
+    log::{HostLog, cdp_log_sink},
     status::cdp_status,
     storage::{How, cdp_storage, directory},
 };
 use cdp_core::{
-    dirty_map::{Granularity, MapFileOptions},
+    dirty_map::{ByteRange, Granularity, MapFileOptions},
     io::Storage,
     mirror::{
         AckPolicy, CreateMirror, Decision, Direction, FileCopy, Handshake, MirrorCopy, MirrorOptions,
-        MirrorSet, NewCopy, record::CopyRecord,
+        MirrorSet, NewCopy, Writers, record::CopyRecord,
     },
 };
 use std::{
@@ -24,6 +25,7 @@ use std::{
     mem::size_of,
     ptr,
     sync::Arc,
+    time::Duration,
 };
 
 /// A mirror set that is open.
@@ -57,6 +59,9 @@ sized!(cdp_copy_opener, 24);
 
 /// There is no activity log: after a crash all copies are compared as a whole.
 pub const CDP_MIRROR_WITHOUT_LOG: u32 = 1 << 0;
+/// A thread for each copy writes to it, from its first change until the set is closed: a write takes as long as the copies that the policy asks for, and not as
+/// long as all of them one after the other. Without CDP_ACK_ALL a write that was acknowledged and not flushed may be gone when the process is killed.
+pub const CDP_MIRROR_THREADS: u32 = 1 << 1;
 
 /// How a mirror set is used. All zero but for the size is the default of everything.
 #[repr(C)]
@@ -74,6 +79,12 @@ pub struct cdp_mirror_options {
     pub storage: *mut cdp_storage,
     /// How copies are found. NULL: locators are paths of files and devices. Not for cdp_mirror_create.
     pub opener: *const cdp_copy_opener,
+    /// Where lines for people go: what happens to the set and its copies. NULL: nowhere. The struct is copied. It is called with locks of the set held.
+    pub log: *const cdp_log_sink,
+    /// With CDP_MIRROR_THREADS: bytes of writes that wait for a slow copy at most; what it misses beyond is marked in its map. 0: 16 MiB.
+    pub behind_bytes_max: u64,
+    /// With CDP_MIRROR_THREADS: how long a flush waits for slow copies that the policy can do without, nanoseconds. 0: 250 ms.
+    pub patience_ns: u64,
 }
 sized!(cdp_mirror_options, 32);
 
@@ -174,6 +185,7 @@ pub(crate) struct Opening<'a> {
     storage: Option<Arc<dyn Storage>>,
     directory_flags: u32,
     path: Option<&'a str>,
+    log: Option<Arc<HostLog>>,
 }
 
 /// How copies are found.
@@ -205,7 +217,13 @@ pub(crate) fn opening<'a>(
     options: *const cdp_mirror_options,
 ) -> Outcome<Opening<'a>> {
     let given = caller.options_or_default(options)?;
-    check_flags(given.flags, CDP_MIRROR_WITHOUT_LOG)?;
+    // First of all, so that what the log uses is handed back whatever else is wrong.
+    let log = HostLog::of(caller, given.log)?;
+    check_flags(given.flags, CDP_MIRROR_WITHOUT_LOG | CDP_MIRROR_THREADS)?;
+    let threads = given.flags & CDP_MIRROR_THREADS != 0;
+    if !threads && (given.behind_bytes_max != 0 || given.patience_ns != 0) {
+        return Err(Failure::argument("behind_bytes_max and patience_ns are for CDP_MIRROR_THREADS"));
+    }
     let mut map =
         MapFileOptions { log: given.flags & CDP_MIRROR_WITHOUT_LOG == 0, ..MapFileOptions::default() };
     if given.regions_active_max != 0 {
@@ -219,9 +237,18 @@ pub(crate) fn opening<'a>(
         true => Opener::Files,
         false => Opener::Host(opener_of(caller, given.opener)?),
     };
-    let options = MirrorOptions { map, ..MirrorOptions::default() };
+    let mut options = MirrorOptions { map, ..MirrorOptions::default() };
+    if threads {
+        options.writers = Writers::Threads;
+    }
+    if given.behind_bytes_max != 0 {
+        options.behind_bytes_max = given.behind_bytes_max;
+    }
+    if given.patience_ns != 0 {
+        options.patience = Duration::from_nanos(given.patience_ns);
+    }
     let path = caller.text_optional("path", path)?;
-    Ok(Opening { options, opener, storage, directory_flags: given.directory_flags, path })
+    Ok(Opening { options, opener, storage, directory_flags: given.directory_flags, path, log })
 }
 
 fn opener_of(caller: Caller, opener: *const cdp_copy_opener) -> Outcome<cdp_copy_opener> {
@@ -244,6 +271,14 @@ impl Opening<'_> {
             }
             _ => Err(Failure::argument("either a path or options.storage is given")),
         }
+    }
+
+    /// The handle of a set that was opened, with its log.
+    fn put(self, set: MirrorSet) -> Outcome<*mut cdp_mirror> {
+        if let Some(log) = self.log {
+            log.mirror_opened(&set);
+        }
+        put(Arc::new(set), None)
     }
 }
 
@@ -279,10 +314,12 @@ pub unsafe extern "C" fn cdp_mirror_create(
     mirror_out: *mut *mut cdp_mirror,
 ) -> cdp_status {
     guard(|caller| {
-        let out = caller.out_handle("mirror_out", mirror_out)?;
+        let out = caller.out_handle("mirror_out", mirror_out);
         let given = caller.options(options)?;
+        let opening = opening(caller, path, given.open);
+        let out = out?;
         check_flags(given.flags, 0)?;
-        let mut opening = opening(caller, path, given.open)?;
+        let mut opening = opening?;
         if matches!(opening.opener, Opener::Host(_)) {
             return Err(Failure::argument("the copies of a new set are given and not looked for: no opener"));
         }
@@ -302,7 +339,7 @@ pub unsafe extern "C" fn cdp_mirror_create(
         let copies = caller.items("copies", copies, copies_count)?.iter();
         let copies = copies.map(|new| new_copy(caller, *new)).collect::<Outcome<Vec<_>>>()?;
         let set = MirrorSet::create(opening.storage(How::Create)?, create, copies)?;
-        out.put(put(Arc::new(set), None)?);
+        out.put(opening.put(set)?);
         Ok(())
     })
 }
@@ -317,11 +354,12 @@ pub unsafe extern "C" fn cdp_mirror_open(
     mirror_out: *mut *mut cdp_mirror,
 ) -> cdp_status {
     guard(|caller| {
-        let out = caller.out_handle("mirror_out", mirror_out)?;
+        let out = caller.out_handle("mirror_out", mirror_out);
         let opening = opening(caller, path, options)?;
+        let out = out?;
         let storage = opening.storage(How::Open)?;
         let set = MirrorSet::open(storage, opening.options, &mut |record| opening.opener.find(record))?;
-        out.put(put(Arc::new(set), None)?);
+        out.put(opening.put(set)?);
         Ok(())
     })
 }
@@ -396,6 +434,19 @@ pub unsafe extern "C" fn cdp_mirror_discard(mirror: *mut cdp_mirror, offset: u64
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cdp_mirror_flush(mirror: *mut cdp_mirror) -> cdp_status {
     guard(|_| Ok(get(mirror)?.flush()?))
+}
+
+/// Rewrites a range of a copy that is known to be damaged there from another copy that holds it, whatever the copy reads; offset and len are multiples of 512, and
+/// whole blocks of 4096 are rewritten. What the map of the copy names anyway is left to a repair. CDP_ERR_NOT_FOUND; CDP_ERR_MIRROR_REFUSED when no other copy holds
+/// it, or the copy could not be written and is offline. [any thread, several at once; waits for the copies and for writes that overlap]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_mirror_repair_range(
+    mirror: *mut cdp_mirror,
+    number: u32,
+    offset: u64,
+    len: u64,
+) -> cdp_status {
+    guard(|_| Ok(get(mirror)?.repair_range(number, ByteRange { offset, bytes: len })?))
 }
 
 /// Takes a copy out of service: from now on it misses writes, and its map says which. CDP_ERR_NOT_FOUND; CDP_ERR_MIRROR_REFUSED for the last copy

@@ -12,7 +12,6 @@ use crate::{
     snapshot::{ExtentRow, cdp_extent_iter},
     status::{CDP_END, CDP_ERR_NOT_FOUND, CDP_OK, cdp_status},
     storage::How,
-    types::cdp_extent,
 };
 use cdp_core::mirror::{AckPolicy, MirrorSet, MirrorStatus, Standing};
 use std::{ffi::c_char, mem::size_of};
@@ -82,6 +81,8 @@ pub struct cdp_copy_info {
     pub trouble: [c_char; 512],
     /// Where the host finds it.
     pub locator: [c_char; 4104],
+    /// With CDP_MIRROR_THREADS: bytes of writes that wait for it.
+    pub behind_bytes: u64,
 }
 sized!(cdp_copy_info, 4656);
 
@@ -100,7 +101,7 @@ pub unsafe extern "C" fn cdp_mirror_status_open(
 }
 
 /// What a set would say when it is opened, with the handshake of every pair of copies that are there: a dry run that changes nothing, also while
-/// another process has the set open. Metadata and copies are only read. CDP_ERR_NOT_FOUND when there is no set.
+/// another process has the set open. Metadata and copies are only read, and nothing is logged. CDP_ERR_NOT_FOUND when there is no set.
 /// [any thread; waits for the storage and the copies]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cdp_mirror_examine(
@@ -109,8 +110,9 @@ pub unsafe extern "C" fn cdp_mirror_examine(
     status_out: *mut *mut cdp_mirror_status,
 ) -> cdp_status {
     guard(|caller| {
-        let out = caller.out_handle("status_out", status_out)?;
+        let out = caller.out_handle("status_out", status_out);
         let opening = opening(caller, path, options)?;
+        let out = out?;
         let storage = opening.storage(How::ReadOnly)?;
         let find = &mut |record: &_| opening.opener.find(record);
         out.put(put(MirrorSet::examine(&*storage, opening.options, find)?, None)?);
@@ -173,6 +175,7 @@ pub unsafe extern "C" fn cdp_mirror_status_copy_at(
             generation_tag: copy.generation.tag,
             trouble: text_into(copy.trouble.as_deref().unwrap_or_default()),
             locator: text_into(&copy.locator),
+            behind_bytes: copy.behind_bytes,
         });
         Ok(CDP_OK)
     })
@@ -214,8 +217,7 @@ pub unsafe extern "C" fn cdp_mirror_claim(
         let held = get(mirror)?;
         let missing = || Failure::new(CDP_ERR_NOT_FOUND, format!("the set has no copy {number}"));
         let claim = held.claim(number).ok_or_else(missing)?;
-        let extents = claim.iter().map(|range| cdp_extent { offset: range.offset, len: range.bytes });
-        out.put(put(ExtentRow::listed(extents.collect()), Some(held.family()))?);
+        out.put(ExtentRow::handle(&claim, held.family())?);
         Ok(())
     })
 }

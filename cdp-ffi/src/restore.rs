@@ -10,7 +10,7 @@ use crate::{
     status::{CDP_END, CDP_ERR_BUSY, CDP_OK, cdp_status},
     types::cdp_free_userdata,
 };
-use cdp_core::{RestoreTarget, Restored, Snapshot};
+use cdp_core::{RestoreState, RestoreTarget, Snapshot};
 use parking_lot::Mutex;
 use std::{
     ffi::{c_char, c_void},
@@ -19,6 +19,9 @@ use std::{
     mem::size_of,
     os::unix::fs::FileExt,
 };
+
+/// Most threads that read ahead.
+const READERS_MAX: u32 = 64;
 
 /// A restore under way.
 pub struct cdp_restore {
@@ -132,27 +135,21 @@ impl Target for NewFile {
 pub struct Job {
     snapshot: Snapshot,
     target: Box<dyn Target>,
-    next: u64,
-    restored: Restored,
+    /// Threads that read ahead during a step.
+    readers: usize,
+    state: RestoreState,
     finished: bool,
 }
 
 impl Job {
     fn new(snapshot: Snapshot, target: Box<dyn Target>) -> Mutex<Self> {
-        Mutex::new(Self { snapshot, target, next: 0, restored: Restored::default(), finished: false })
+        Mutex::new(Self { snapshot, target, readers: 0, state: RestoreState::default(), finished: false })
     }
 
     pub(crate) fn step(&mut self, budget_bytes: u64) -> Outcome<cdp_status> {
-        let total = self.snapshot.bytes();
-        let until = self.next.saturating_add(budget_bytes);
-        while self.next < total {
-            if self.next >= until {
-                return Ok(CDP_OK);
-            }
-            let (next, restored) = self.snapshot.restore_step(self.next, &mut *self.target)?;
-            self.next = next;
-            self.restored.data_bytes += restored.data_bytes;
-            self.restored.zero_bytes += restored.zero_bytes;
+        self.snapshot.restore_part(self.readers, budget_bytes, &mut self.state, &mut *self.target)?;
+        if self.state.next < self.snapshot.bytes() {
+            return Ok(CDP_OK);
         }
         if !self.finished {
             let failed =
@@ -167,10 +164,10 @@ impl Job {
         cdp_restore_progress {
             struct_size: 0,
             flags: 0,
-            bytes_done: self.next,
+            bytes_done: self.state.next,
             bytes_total: self.snapshot.bytes(),
-            data_bytes: self.restored.data_bytes,
-            zero_bytes: self.restored.zero_bytes,
+            data_bytes: self.state.restored.data_bytes,
+            zero_bytes: self.state.restored.zero_bytes,
         }
     }
 }
@@ -226,6 +223,27 @@ pub unsafe extern "C" fn cdp_restore_start_file(
     })
 }
 
+/// Has so many threads read ahead in each further step, at most 64; 0, which is how a restore begins: none. They are started by a step and end with it, so that
+/// steps with a budget of many MiB go well with them; memory: two pieces of 1 MiB each. The target is called from the thread that steps all the same.
+/// [one thread at a time, CDP_ERR_BUSY for others; waits for nothing]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_restore_set_readers(restore: *mut cdp_restore, readers: u32) -> cdp_status {
+    guard(|_| {
+        let held = get(restore)?;
+        if readers > READERS_MAX {
+            return Err(Failure::argument(format!(
+                "{readers} threads that read ahead: at most {READERS_MAX}"
+            )));
+        }
+        held.try_lock().ok_or_else(busy)?.readers = readers as usize;
+        Ok(())
+    })
+}
+
+fn busy() -> Failure {
+    Failure::new(CDP_ERR_BUSY, "another call steps this restore")
+}
+
 /// Restores at most about budget_bytes more bytes of the volume (0: one piece), pieces of 1 MiB and holes of any length being whole. CDP_OK:
 /// there is more; CDP_END: everything is restored and durable. progress_out may be NULL. A step that failed may be tried again, and goes
 /// on where it failed. [one thread at a time, CDP_ERR_BUSY for others; waits for the storage and the target]
@@ -238,7 +256,6 @@ pub unsafe extern "C" fn cdp_restore_step(
     guard_status(|caller| {
         let held = get(restore)?;
         let out = caller.sized_out_optional(progress_out)?;
-        let busy = || Failure::new(CDP_ERR_BUSY, "another call steps this restore");
         let mut job = held.try_lock().ok_or_else(busy)?;
         let status = job.step(budget_bytes.max(1))?;
         if let Some(out) = out {

@@ -1,4 +1,4 @@
-//! Resync and verify against a source, and the check of a store: long calls that tell how far they are and can be ended early.
+//! Resync with a source, and the check of a store: long calls that tell how far they are and can be ended early.
 
 use crate::{
     arguments::{Caller, check_flags, sized},
@@ -10,11 +10,8 @@ use crate::{
     status::cdp_status,
     store::cdp_store,
     tap::cdp_tap,
-    types::cdp_extent,
 };
-use cdp_core::{
-    Progress, ResyncMode, ResyncOptions, ResyncReport, VerifyOptions, VerifyReport, units::TimeNs,
-};
+use cdp_core::{Progress, ResyncMode, ResyncOptions, ResyncReport, units::TimeNs};
 use std::{
     cell::Cell,
     ffi::{c_char, c_void},
@@ -230,101 +227,6 @@ pub unsafe extern "C" fn cdp_tap_resync(
         if let Some(out) = out {
             out.put(&(&report).into());
         }
-        Ok(())
-    })
-}
-
-/// The store takes over what differs or cannot be read.
-pub const CDP_VERIFY_REPAIR: u32 = 1 << 0;
-
-/// It was compared to the end.
-pub const CDP_VERIFY_COMPLETE: u32 = 1 << 0;
-/// There were differences, and the store was made equal to the source everywhere.
-pub const CDP_VERIFY_REPAIRED: u32 = 1 << 1;
-
-/// What a verification has found.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct cdp_verify_report {
-    /// sizeof(cdp_verify_report).
-    pub struct_size: u32,
-    /// CDP_VERIFY_COMPLETE, CDP_VERIFY_REPAIRED.
-    pub flags: u32,
-    /// Bytes compared, those in holes of the source included.
-    pub bytes_compared: u64,
-    /// Bytes that differ, in whole blocks but for the last.
-    pub bytes_different: u64,
-    /// What of them the store could not read.
-    pub bytes_damaged: u64,
-    /// Bytes that changed all the time: nothing is known of them.
-    pub bytes_unsettled: u64,
-    /// How many ranges of differences there are; it may be more than were stored.
-    pub extents_count: u64,
-    /// Bytes read from the source.
-    pub source_bytes_read: u64,
-    /// Bytes of payload read from the store.
-    pub store_bytes_read: u64,
-}
-sized!(cdp_verify_report, 64);
-
-impl From<&VerifyReport> for cdp_verify_report {
-    fn from(found: &VerifyReport) -> Self {
-        let complete = if found.complete { CDP_VERIFY_COMPLETE } else { 0 };
-        let repaired = if found.repaired { CDP_VERIFY_REPAIRED } else { 0 };
-        Self {
-            struct_size: 0,
-            flags: complete | repaired,
-            bytes_compared: found.bytes_compared,
-            bytes_different: found.bytes_different,
-            bytes_damaged: found.bytes_damaged,
-            bytes_unsettled: found.bytes_unsettled,
-            extents_count: found.extents.len() as u64,
-            source_bytes_read: found.source_bytes_read,
-            store_bytes_read: found.store_bytes_read,
-        }
-    }
-}
-
-pub(crate) fn verify_options(flags: u32, bytes_per_second_max: u64) -> Outcome<VerifyOptions> {
-    check_flags(flags, CDP_VERIFY_REPAIR)?;
-    Ok(VerifyOptions {
-        repair: flags & CDP_VERIFY_REPAIR != 0,
-        readers: 0,
-        bytes_per_second_max: Some(bytes_per_second_max).filter(|rate| *rate != 0),
-        digests: false,
-    })
-}
-
-/// Compares the newest state of a volume (NULL: the first one) with a source byte by byte, while writes to both may go on through a tap. The source
-/// is never written. Differences and damage are no failures: they are in the report. The first extents_count of the ranges that differ are
-/// stored in extents_out, which may be NULL with 0. flags: CDP_VERIFY_REPAIR; bytes_per_second_max 0: no bound. watch may be NULL; ended early
-/// by it, nothing is repaired. [any thread; waits for the storage and the source]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cdp_verify(
-    store: *mut cdp_store,
-    volume: *const c_char,
-    source: *const cdp_source,
-    flags: u32,
-    bytes_per_second_max: u64,
-    watch: *const cdp_watch,
-    extents_out: *mut cdp_extent,
-    extents_count: usize,
-    report_out: *mut cdp_verify_report,
-) -> cdp_status {
-    guard(|caller| {
-        let source = host_source(caller, source)?;
-        let held = get(store)?;
-        let out = caller.sized_out(report_out)?;
-        let extents = caller.items_out("extents_out", extents_out, extents_count)?;
-        let options = verify_options(flags, bytes_per_second_max)?;
-        let watch = Watch::of(caller, watch)?;
-        let volume = caller.text_optional("volume", volume)?;
-        let mut tell = |progress| watch.tell(progress);
-        let found = held.store.verify_from(volume, source, &options, &mut tell, &|| watch.is_ended())?;
-        for (index, range) in found.extents.iter().enumerate().take(extents.len()) {
-            extents.put(index, cdp_extent { offset: range.offset, len: range.bytes });
-        }
-        out.put(&(&found).into());
         Ok(())
     })
 }

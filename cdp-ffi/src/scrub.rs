@@ -5,7 +5,7 @@ use crate::{
     failure::{Failure, Outcome},
     guard::{guard, guard_status},
     handle::{Held, get},
-    job::{Work, cdp_job, held, job, other_kind},
+    job::{Work, ask, cdp_job, start},
     mirror::cdp_mirror,
     resync::{Watch, cdp_watch},
     source::{cdp_source, host_source},
@@ -157,12 +157,8 @@ pub unsafe extern "C" fn cdp_scrub_start(
     job_out: *mut *mut cdp_job,
 ) -> cdp_status {
     guard(|caller| {
-        let out = caller.out_handle("job_out", job_out);
-        let readers = readers(caller, sources, sources_count)?;
-        let out = out?;
-        let held = get(store)?;
-        out.put(job(Work::Scrub(begin(&held, readers)?), held.family())?);
-        Ok(())
+        let readers = readers(caller, sources, sources_count);
+        start(caller, store, job_out, |held| Ok(Work::Scrub(begin(held, readers?)?)))
     })
 }
 
@@ -174,14 +170,14 @@ pub unsafe extern "C" fn cdp_job_scrub_report(
     report_out: *mut cdp_scrub_report,
 ) -> cdp_status {
     guard_status(|caller| {
-        let held = held(job)?;
+        get(job)?;
         let out = caller.sized_out(report_out)?;
-        let running = held.lock()?;
-        let Work::Scrub(job) = &running.work else { return Err(other_kind("scrub")) };
-        if !job.is_checked() {
-            return Ok(CDP_END);
-        }
-        out.put(&report_of(job.report(), running.is_done()));
+        let (found, _) = ask(job, "scrub", |running| match &running.work {
+            Work::Scrub(job) => Some(job.is_checked().then(|| report_of(job.report(), running.is_done()))),
+            _ => None,
+        })?;
+        let Some(found) = found else { return Ok(CDP_END) };
+        out.put(&found);
         Ok(CDP_OK)
     })
 }

@@ -5,7 +5,7 @@ use crate::{
     failure::{Failure, Outcome},
     guard::guard,
     handle::{get, kind, put},
-    job::{Work, cdp_job, held, job, other_kind},
+    job::{Work, cdp_job, report, start},
     resync::{Watch, cdp_watch},
     status::{CDP_ERR_EXISTS, cdp_status},
     storage::{How, cdp_storage, directory},
@@ -169,13 +169,11 @@ pub unsafe extern "C" fn cdp_export_start(
     job_out: *mut *mut cdp_job,
 ) -> cdp_status {
     guard(|caller| {
-        let out = caller.out_handle("job_out", job_out)?;
-        let held = get(volume)?;
-        let options = export_options(caller, options)?;
-        let to = place(caller, path, storage, directory_to_fill)?;
-        let work = held.export_job(Seq::new(seq), to, &options)?;
-        out.put(job(Work::Export(work), held.family())?);
-        Ok(())
+        start(caller, volume, job_out, |held| {
+            let options = export_options(caller, options)?;
+            let to = place(caller, path, storage, directory_to_fill)?;
+            Ok(Work::Export(held.export_job(Seq::new(seq), to, &options)?))
+        })
     })
 }
 
@@ -187,11 +185,10 @@ pub unsafe extern "C" fn cdp_job_export_report(
     report_out: *mut cdp_export_report,
 ) -> cdp_status {
     guard(|caller| {
-        let held = held(job)?;
-        let out = caller.sized_out(report_out)?;
-        let Work::Export(job) = &held.lock()?.work else { return Err(other_kind("export")) };
-        out.put(&(&job.exported()).into());
-        Ok(())
+        report(caller, job, report_out, "export", |running| match &running.work {
+            Work::Export(job) => Some((&job.exported()).into()),
+            _ => None,
+        })
     })
 }
 
@@ -394,13 +391,11 @@ pub unsafe extern "C" fn cdp_seed_import_start(
     job_out: *mut *mut cdp_job,
 ) -> cdp_status {
     guard(|caller| {
-        let out = caller.out_handle("job_out", job_out)?;
-        let (held, set) = (get(store)?, get(seed)?);
-        let options = import_options(caller, options)?;
-        let volume = caller.text_optional("volume", volume)?;
-        let work = held.store.import_seed_job(&set, volume, &options)?;
-        out.put(job(Work::Import(work), held.family())?);
-        Ok(())
+        start(caller, store, job_out, |held| {
+            let (set, options) = (get(seed)?, import_options(caller, options)?);
+            let volume = caller.text_optional("volume", volume)?;
+            Ok(Work::Import(held.store.import_seed_job(&set, volume, &options)?))
+        })
     })
 }
 
@@ -412,10 +407,9 @@ pub unsafe extern "C" fn cdp_job_import_report(
     report_out: *mut cdp_import_report,
 ) -> cdp_status {
     guard(|caller| {
-        let held = held(job)?;
-        let out = caller.sized_out(report_out)?;
-        let Work::Import(job) = &held.lock()?.work else { return Err(other_kind("import")) };
-        out.put(&(&job.imported()).into());
-        Ok(())
+        report(caller, job, report_out, "import", |running| match &running.work {
+            Work::Import(job) => Some((&job.imported()).into()),
+            _ => None,
+        })
     })
 }

@@ -2,15 +2,16 @@
 
 use crate::{
     arguments::{check_flags, sized},
+    failure::Outcome,
     guard::{guard, guard_status},
-    handle::{get, kind, put},
+    handle::{Family, get, kind, put},
     status::{CDP_END, CDP_OK, cdp_status},
     types::cdp_extent,
     volume::cdp_volume,
 };
-use cdp_core::{Snapshot, store::ChangedExtents, units::Seq};
+use cdp_core::{Snapshot, dirty_map::ByteRange, store::ChangedExtents, units::Seq};
 use parking_lot::Mutex;
-use std::{ffi::c_void, mem::size_of};
+use std::{ffi::c_void, mem::size_of, sync::Arc};
 
 /// A read-only image of one volume at one seq.
 pub struct cdp_snapshot {
@@ -33,9 +34,11 @@ pub enum ExtentRow {
 }
 
 impl ExtentRow {
-    /// Extents that are known.
-    pub fn listed(extents: Vec<cdp_extent>) -> Self {
-        Self::Listed(Mutex::new(extents.into_iter()))
+    /// The handle of a list of ranges.
+    pub fn handle(ranges: &[ByteRange], family: &Arc<Family>) -> Outcome<*mut cdp_extent_iter> {
+        let extent = |range: &ByteRange| cdp_extent { offset: range.offset, len: range.bytes };
+        let extents: Vec<cdp_extent> = ranges.iter().map(extent).collect();
+        put(Self::Listed(Mutex::new(extents.into_iter())), Some(family))
     }
 
     fn next(&self) -> cdp_core::Result<Option<cdp_extent>> {

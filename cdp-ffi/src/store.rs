@@ -416,6 +416,29 @@ pub unsafe extern "C" fn cdp_store_set_coalescing(
     })
 }
 
+/// How writes are coalesced now: CDP_COALESCE_*, and the length of the interval, which is 0 but for CDP_COALESCE_INTERVAL. Either output may be NULL.
+/// [any thread; waits for nothing]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_store_coalescing_get(
+    store: *const cdp_store,
+    mode_out: *mut u32,
+    interval_ns_out: *mut u64,
+) -> cdp_status {
+    guard(|caller| {
+        let held = get(store)?;
+        let mode = caller.out_optional("mode_out", mode_out)?;
+        let interval = caller.out_optional("interval_ns_out", interval_ns_out)?;
+        let (code, length) = match held.store.coalescing() {
+            Coalescing::PerWrite => (CDP_COALESCE_NONE, 0),
+            Coalescing::IntervalNs(length) => (CDP_COALESCE_INTERVAL, length),
+            Coalescing::PerBarrier => (CDP_COALESCE_BARRIER, 0),
+        };
+        mode.put(code);
+        interval.put(length);
+        Ok(())
+    })
+}
+
 /// Does one slice of background work, for a host without a runner: commits what is older than 200 ms, makes the next segment ready, seals,
 /// merges at most entries_max index entries (0: 65536), takes over what taps captured, resyncs a piece, sets the bookmark that is due.
 /// CDP_OK: there is more to do at once; CDP_END: nothing is due. What failed is tried again by a later call.

@@ -397,9 +397,7 @@ pub unsafe extern "C" fn cdp_tap_dirty_extents(
     guard(|caller| {
         let out = caller.out_handle("iter_out", iter_out)?;
         let held = get(tap)?;
-        let extents = held.tap.dirty_extents().into_iter();
-        let extents = extents.map(|range| cdp_extent { offset: range.offset, len: range.bytes });
-        out.put(put(ExtentRow::listed(extents.collect()), Some(held.family()))?);
+        out.put(ExtentRow::handle(&held.tap.dirty_extents(), held.family())?);
         Ok(())
     })
 }

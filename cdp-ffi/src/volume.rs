@@ -9,7 +9,10 @@ use crate::{
     store::cdp_store,
     types::{cdp_iovec, cdp_point},
 };
-use cdp_core::{Volume, VolumeInfo, units::Seq};
+use cdp_core::{
+    Volume, VolumeInfo,
+    units::{Seq, TimeNs},
+};
 use std::{
     ffi::{c_char, c_void},
     mem::size_of,
@@ -201,8 +204,7 @@ pub unsafe extern "C" fn cdp_volume_write_at_time(
     guard(|caller| {
         let volume = checked(volume, flags)?;
         let out = caller.out_optional("seq_out", seq_out)?;
-        let time = cdp_core::units::TimeNs::new(time_ns);
-        let seq = volume.write_at_time(offset, caller.bytes("buf", buf, len)?, time)?;
+        let seq = volume.write_at_time(offset, caller.bytes("buf", buf, len)?, TimeNs::new(time_ns))?;
         finish(&volume, seq, flags)?;
         out.put(seq.get());
         Ok(())
@@ -248,6 +250,26 @@ pub unsafe extern "C" fn cdp_volume_write_zeroes(
     })
 }
 
+/// As cdp_volume_write_zeroes, dated by the host as by cdp_volume_write_at_time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_volume_write_zeroes_at_time(
+    volume: *mut cdp_volume,
+    offset: u64,
+    len: u64,
+    flags: u32,
+    time_ns: u64,
+    seq_out: *mut u64,
+) -> cdp_status {
+    guard(|caller| {
+        let volume = checked(volume, flags)?;
+        let out = caller.out_optional("seq_out", seq_out)?;
+        let seq = volume.write_zeroes(offset, len, Some(TimeNs::new(time_ns)))?;
+        finish(&volume, seq, flags)?;
+        out.put(seq.get());
+        Ok(())
+    })
+}
+
 /// As cdp_volume_write_zeroes, for a range that the owner of the disk has no use for any more. It reads as zeroes afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cdp_volume_discard(
@@ -261,6 +283,26 @@ pub unsafe extern "C" fn cdp_volume_discard(
         let volume = checked(volume, flags)?;
         let out = caller.out_optional("seq_out", seq_out)?;
         let seq = volume.discard(offset, len, None)?;
+        finish(&volume, seq, flags)?;
+        out.put(seq.get());
+        Ok(())
+    })
+}
+
+/// As cdp_volume_discard, dated by the host as by cdp_volume_write_at_time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_volume_discard_at_time(
+    volume: *mut cdp_volume,
+    offset: u64,
+    len: u64,
+    flags: u32,
+    time_ns: u64,
+    seq_out: *mut u64,
+) -> cdp_status {
+    guard(|caller| {
+        let volume = checked(volume, flags)?;
+        let out = caller.out_optional("seq_out", seq_out)?;
+        let seq = volume.discard(offset, len, Some(TimeNs::new(time_ns)))?;
         finish(&volume, seq, flags)?;
         out.put(seq.get());
         Ok(())

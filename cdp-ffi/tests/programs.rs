@@ -14,49 +14,11 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-use support::{blessed, crate_dir, functions, has, library, library_dir, root};
+use support::{blessed, compile_with, crate_dir, functions, has, library, root, run};
 
-fn words(variable: &str) -> Vec<String> {
-    std::env::var(variable).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
-}
-
-/// Compiles a program against the shared library.
+/// Compiles a program against the shared library and the header of now.
 fn compile(compiler: &str, standard: &str, source: &Path, to: &Path) {
-    let library = library_dir();
-    let output = Command::new(compiler)
-        .arg(format!("-std={standard}"))
-        .args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic", "-pthread"])
-        .args(words("CDP_C_FLAGS"))
-        .arg("-I")
-        .arg(root().join("include"))
-        .arg(source)
-        .arg("-o")
-        .arg(to)
-        .arg("-L")
-        .arg(&library)
-        .arg("-lcdp")
-        .arg(format!("-Wl,-rpath,{}", library.display()))
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {said}", source.display());
-}
-
-/// Runs a program in a directory of its own and returns what it wrote to stdout.
-fn run(program: &Path) -> String {
-    let directory = tempfile::tempdir().unwrap();
-    let mut runner = words("CDP_C_RUNNER");
-    runner.push(program.display().to_string());
-    // That of cargo names a directory in which the library of an earlier build may lie.
-    let output = Command::new(&runner[0])
-        .args(&runner[1..])
-        .arg(directory.path())
-        .env_remove("LD_LIBRARY_PATH")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {}\n{said}", program.display(), output.status);
-    String::from_utf8(output.stdout).unwrap()
+    compile_with(compiler, standard, &root().join("include"), source, to);
 }
 
 fn sources() -> Vec<PathBuf> {
@@ -90,7 +52,10 @@ macro_rules! programs {
         const PROGRAMS: &[&str] = &[$(stringify!($name)),*];
     };
 }
-programs!(across, custom, flat, inline, job, log, mirror, misuse, queue, scrub, seed, submit, tap,);
+programs!(
+    across, custom, dirty_map, flat, inline, job, log, mirror, mirror_log, misuse, plan, queue, scrub, seed,
+    submit, tap, verify,
+);
 
 /// Goal: no program is forgotten. Method: the files and the list above.
 #[test]
@@ -118,8 +83,8 @@ fn the_program_of_the_readme_works() {
     assert!(store.exists());
 }
 
-/// Goal: the header for C++ compiles alone, and programs of it work. Method: the example and one for mirror sets, with the system's
-/// compiler.
+/// Goal: the header for C++ compiles alone, and programs of it work. Method: the example, one for mirror sets and one for every other kind of handle, with the
+/// system's compiler; no opaque type of the header is left without one of C++.
 #[test]
 fn the_wrapper_for_cpp_works() {
     if !has("c++") {
@@ -130,8 +95,8 @@ fn the_wrapper_for_cpp_works() {
     fs::write(&alone, "#include <cdp.hpp>\nint main() { return cdp::store().get() == nullptr ? 0 : 1; }\n")
         .unwrap();
     let to = directory.path().join("program");
-    let mirror = crate_dir().join("tests/c/mirror.cc");
-    for source in [alone, mirror, root().join("examples/c/protect.cpp")] {
+    let own = ["mirror.cc", "wrapper.cc"].map(|name| crate_dir().join("tests/c").join(name));
+    for source in [alone, root().join("examples/c/protect.cpp")].into_iter().chain(own) {
         compile("c++", "c++17", &source, &to);
         let output = Command::new(&to)
             .arg(directory.path().join("store"))
@@ -139,6 +104,16 @@ fn the_wrapper_for_cpp_works() {
             .output()
             .unwrap();
         assert!(output.status.success(), "{}: {output:?}", source.display());
+    }
+    let wrapper = fs::read_to_string(root().join("include/cdp.hpp")).unwrap();
+    let header = header();
+    let opaque = header.lines().filter_map(|line| line.strip_prefix("typedef struct ")?.strip_suffix(';'));
+    let names: Vec<&str> = opaque.filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        // A completion is used up by the one call that takes it.
+        let is_wrapped = wrapper.contains(&format!("handle<{name}, ")) || name == "cdp_completion";
+        assert!(is_wrapped, "cdp.hpp has no type for {name}");
     }
 }
 

@@ -100,7 +100,7 @@ int main(int argc, char **argv) {
   }
   /* And the newest state is the disk, byte by byte. */
   CDP_INIT(report);
-  MUST(cdp_verify(store, "disk", &source, 0, 0, NULL, NULL, 0, &report));
+  MUST(cdp_verify(store, "disk", &source, NULL, NULL, NULL, 0, &report));
   EXPECT(report.bytes_different == 0 && report.bytes_compared == DISK);
   printf("half-way is seq %llu; the newest state equals the disk\n", (unsigned long long)point.seq);
 

@@ -2,6 +2,7 @@
 
 use super::{
     copy::MirrorCopy,
+    event::MirrorEvent,
     generation::Generations,
     handshake::{CopyState, Decision, Handshake, handshake},
     open::{NewCopy, check_new, new_extent, new_map, random, random_uuid},
@@ -97,7 +98,9 @@ impl MirrorSet {
             samples.push((number, sample));
         }
         members[at].online = false;
-        self.rotate(&members, &[number], &samples)
+        self.rotate(&members, &[number], &samples)?;
+        self.sink.tell(|| MirrorEvent::CopyOffline { number });
+        Ok(())
     }
 
     /// Brings a copy back that was away, if the handshake with the source allows it. It takes writes from now on, and is read from where its map is empty;
@@ -136,6 +139,7 @@ impl MirrorSet {
             }
             _ => {
                 members[at].refused = Some(outcome);
+                self.sink.tell(|| MirrorEvent::CopyRefused { number, reason: outcome.reason });
                 let text = format!(
                     "copy {number} cannot come online: {} ({}); repair from the copy that is right",
                     outcome.decision, outcome.reason
@@ -153,6 +157,7 @@ impl MirrorSet {
         let member = &mut members[at];
         (member.online, member.refused, member.trouble) = (true, None, None);
         self.adopt(&mut members, number)?;
+        self.sink.tell(|| MirrorEvent::CopyOnline { number, reason: outcome.reason });
         Ok(outcome)
     }
 
@@ -288,6 +293,7 @@ impl MirrorSet {
             trouble: None,
             refused: None,
         });
+        self.sink.tell(|| MirrorEvent::CopyAdded { number });
         Ok(number)
     }
 
@@ -314,6 +320,7 @@ impl MirrorSet {
         members.remove(at);
         // What stays is an orphan for the next open.
         let _ = map.map(|map| self.storage.remove(map));
+        self.sink.tell(|| MirrorEvent::CopyRemoved { number });
         Ok(())
     }
 
@@ -370,6 +377,7 @@ impl MirrorSet {
             member.online = fitting.contains(&member.number);
             (member.refused, member.trouble) = (None, None);
         }
+        self.sink.tell(|| MirrorEvent::Resolved { winner });
         Ok(())
     }
 }

@@ -17,6 +17,7 @@
 
 mod beside;
 mod copy;
+mod event;
 mod file_copy;
 pub mod generation;
 mod handshake;
@@ -40,6 +41,7 @@ mod verify;
 mod write;
 
 pub use copy::{ExtentCopy, MirrorCopy};
+pub use event::{MirrorEvent, MirrorSink};
 pub use file_copy::FileCopy;
 pub use handshake::{CopyState, Decision, Direction, Fingerprint, Handshake, handshake};
 pub use open::{CreateMirror, NewCopy, Opener};

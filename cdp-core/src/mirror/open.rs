@@ -5,6 +5,7 @@
 
 use super::{
     copy::MirrorCopy,
+    event::{MirrorEvent, Sink},
     generation::Generations,
     handshake::{Decision, Direction, Handshake, handshake},
     range_lock::RangeLock,
@@ -266,6 +267,7 @@ impl MirrorSet {
             recent: Mutex::new(Recent { blocks, ..Recent::default() }),
             failed: Mutex::new(None),
             late_marks: Mutex::new(Vec::new()),
+            sink: Sink::default(),
             options,
             storage,
             _owner: owner,
@@ -279,9 +281,15 @@ impl MirrorSet {
     pub fn close(&self) -> Result<()> {
         let mut geometry = self.geometry.write();
         self.check_alive(&geometry)?;
+        self.close_alone(&mut geometry)?;
+        self.sink.tell(|| MirrorEvent::Closed);
+        Ok(())
+    }
+
+    fn close_alone(&self, geometry: &mut Geometry) -> Result<()> {
         let any = self.members.read().iter().any(|member| member.online);
         if any {
-            self.flush_patiently(&geometry)?;
+            self.flush_patiently(geometry)?;
         }
         let members = self.alone()?;
         geometry.closed = true;

@@ -7,6 +7,7 @@
 
 use super::{
     copy::MirrorCopy,
+    event::MirrorEvent,
     set::{Member, MirrorSet, member, no_copy},
 };
 use crate::{
@@ -122,6 +123,7 @@ impl MirrorSet {
             if member(&members, number).is_ok_and(Member::is_whole) {
                 done.whole.push(number);
                 self.adopt(&mut members, number)?;
+                self.sink.tell(|| MirrorEvent::CopyWhole { number });
             }
         }
         done.bytes_left = self.left(options.only);
@@ -251,6 +253,7 @@ impl MirrorSet {
     /// As [`MirrorSet::repair_range`], for whole blocks.
     pub(super) fn mend(&self, number: u32, range: ByteRange) -> Result<()> {
         let align = len_u64(IO_ALIGN);
+        let mut mended: Option<ByteRange> = None;
         let mut at = range.offset / align * align;
         while at < range.end() {
             let held = self.ranges.lock(ByteRange::new(at, RUN_BYTES));
@@ -281,6 +284,11 @@ impl MirrorSet {
                     "copy {number} could not be repaired and is offline"
                 )));
             }
+            let first = mended.map_or(part.offset, |before| before.offset);
+            mended = Some(ByteRange::new(first, part.end() - first));
+        }
+        if let Some(range) = mended {
+            self.sink.tell(|| MirrorEvent::CopyMended { number, range });
         }
         Ok(())
     }

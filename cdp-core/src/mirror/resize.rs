@@ -5,6 +5,7 @@
 //! known to read as zeroes there.
 
 use super::{
+    event::MirrorEvent,
     open::{failed, new_extent, new_map},
     set::{Geometry, Member, MirrorSet, no_source},
     unsynced::Unsynced,
@@ -86,6 +87,7 @@ impl MirrorSet {
         }
         // What stays is an orphan for the next open.
         old.into_iter().for_each(|extent| drop(self.storage.remove(extent)));
+        self.sink.tell(|| MirrorEvent::Resized { bytes: new_bytes });
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 
 use super::{
     copy::MirrorCopy,
+    event::{MirrorEvent, Sink},
     handshake::{CopyState, Fingerprint, Handshake},
     range_lock::RangeLock,
     record::{CopyRecord, SampleEntry, StateRecord},
@@ -151,6 +152,7 @@ pub struct MirrorSet {
     pub(super) failed: Mutex<Option<String>>,
     /// What a deliberate defect marks too late.
     pub(super) late_marks: Mutex<Vec<ByteRange>>,
+    pub(super) sink: Sink,
     pub(super) options: MirrorOptions,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) _owner: Box<dyn StorageLock>,
@@ -210,7 +212,12 @@ impl MirrorSet {
 
     /// Lets nothing through any more.
     pub(super) fn stop(&self, error: Error) -> Error {
-        self.failed.lock().get_or_insert_with(|| error.to_string());
+        let mut failed = self.failed.lock();
+        if failed.is_none() {
+            *failed = Some(error.to_string());
+            drop(failed);
+            self.sink.tell(|| MirrorEvent::Stopped { error: error.to_string() });
+        }
         error
     }
 

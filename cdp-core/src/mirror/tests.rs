@@ -231,3 +231,53 @@ fn a_majority_of_three_is_proposed_and_nothing_repaired_unasked() {
     assert_eq!(content(&copies[0], bytes), content(&copies[1], bytes));
     assert_eq!(set.verify(VerifyOptions::default(), &mut go_on).unwrap().bytes_different, 0);
 }
+
+/// Keeps what it is told.
+#[derive(Default)]
+struct Told(parking_lot::Mutex<Vec<String>>);
+
+impl MirrorSink for Told {
+    fn event(&self, event: &MirrorEvent) {
+        self.0.lock().push(event.to_string());
+    }
+}
+
+/// Goal: a sink is told of what happens to a set, once each and in order. Method: a copy that leaves, fails, comes back, is mended and repaired; the set that
+/// is decided, resized and closed; a second sink is refused.
+#[test]
+fn a_sink_is_told_of_what_happens_to_a_set() {
+    let (bytes, data) = (1 << 20, vec![7; 8192]);
+    let copies = copies(2, bytes);
+    let set = set_of(&copies, bytes, AckPolicy::One);
+    let told = Arc::new(Told::default());
+    assert!(set.set_event_sink(told.clone()));
+    assert!(!set.set_event_sink(Arc::new(Told::default())));
+    let expect = |texts: &[&str]| {
+        let found = std::mem::take(&mut *told.0.lock());
+        assert_eq!(found.len(), texts.len(), "{found:?}");
+        for (found, text) in found.iter().zip(texts) {
+            assert!(found.contains(text), "'{found}' and not '{text}'");
+        }
+    };
+    set.offline(1).unwrap();
+    set.offline(1).unwrap();
+    set.write(0, &data).unwrap();
+    set.online(1, None).unwrap();
+    set.repair(RepairOptions::default(), &mut go_on).unwrap();
+    expect(&["copy 1 was taken out", "copy 1 takes writes again", "copy 1 lacks nothing"]);
+    copies[1].writes.store(true, SeqCst);
+    set.write(8192, &data).unwrap();
+    copies[1].writes.store(false, SeqCst);
+    set.online(1, None).unwrap();
+    set.repair(RepairOptions::default(), &mut go_on).unwrap();
+    expect(&["copy 1 failed", "copy 1 takes writes again", "copy 1 lacks nothing"]);
+    copies[0].reads.store(true, SeqCst);
+    set.read(0, &mut vec![0; 8192]).unwrap();
+    set.repair_range(1, ByteRange::new(4096, 4096)).unwrap();
+    expect(&["copy 0: 8192 bytes at 0 were rewritten", "copy 1: 4096 bytes at 4096 were rewritten"]);
+    set.remove(1).unwrap();
+    set.resize(2 * bytes).unwrap();
+    set.resolve(0).unwrap();
+    set.close().unwrap();
+    expect(&["copy 1 left", "2097152 bytes now", "copy 0 is right", "was closed"]);
+}

@@ -1,6 +1,9 @@
 //! The path of reads, writes and flushes.
 
-use super::set::{Geometry, Member, MirrorSet, no_source, trouble};
+use super::{
+    event::MirrorEvent,
+    set::{Geometry, Member, MirrorSet, no_source, trouble},
+};
 use crate::{
     Error, Result,
     dirty_map::{ByteRange, Pin},
@@ -320,6 +323,10 @@ impl MirrorSet {
             leaving.push(member.number);
         }
         self.rotate(&members, &leaving, &[])?;
+        for member in members.iter().filter(|member| leaving.contains(&member.number)) {
+            let trouble = || member.trouble.clone().unwrap_or_default();
+            self.sink.tell(|| MirrorEvent::CopyFailed { number: member.number, trouble: trouble() });
+        }
         if let Some(rows) = &self.rows {
             // Those that have left before are gone through again: what they did not do is marked.
             failures

@@ -15,6 +15,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
+    thread,
 };
 
 /// Bytes read and written at a time.
@@ -71,6 +72,15 @@ pub struct Restored {
     pub zero_bytes: u64,
 }
 
+/// How far a restore in parts has come. The default is its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestoreState {
+    /// Everything below this byte is restored.
+    pub next: u64,
+    /// What was written for it.
+    pub restored: Restored,
+}
+
 /// Restores with `readers` threads of its own that read ahead; with 0 the calling thread reads too.
 pub(crate) fn restore(
     snapshot: &Snapshot,
@@ -78,19 +88,37 @@ pub(crate) fn restore(
     target: &mut dyn RestoreTarget,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Restored> {
-    let mut delivery = Delivery { target, progress, total: snapshot.bytes(), restored: Restored::default() };
-    if readers == 0 {
-        let (mut offset, spare) = (0, Spare::default());
-        while offset < snapshot.bytes() {
-            let piece = read_piece(snapshot, offset, &spare)?;
-            offset = piece.end;
-            delivery.take(&piece)?;
-            spare.put(piece);
-        }
-    } else {
-        read_ahead(snapshot, readers.min(READERS_MAX), &mut delivery)?;
+    let mut state = RestoreState::default();
+    restore_part(snapshot, (readers, u64::MAX), &mut state, target, progress)?;
+    Ok(state.restored)
+}
+
+/// The same for about so many bytes from where `state` says on; the state follows piece by piece, also up to a failure.
+pub(crate) fn restore_part(
+    snapshot: &Snapshot,
+    (readers, bytes): (usize, u64),
+    state: &mut RestoreState,
+    target: &mut dyn RestoreTarget,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<()> {
+    let total = snapshot.bytes();
+    let until = state.next.saturating_add(bytes).min(total);
+    if state.next >= until {
+        return Ok(());
     }
-    Ok(delivery.restored)
+    // Readers beside each other meet at whole chunks alone.
+    state.next = state.next / CHUNK_BYTES * CHUNK_BYTES;
+    let mut delivery = Delivery { target, progress, total, state };
+    if readers > 0 {
+        return read_ahead(snapshot, readers.min(READERS_MAX), until, &mut delivery);
+    }
+    let spare = Spare::default();
+    while delivery.state.next < until {
+        let piece = read_piece(snapshot, delivery.state.next, &spare)?;
+        delivery.take(&piece)?;
+        spare.put(piece);
+    }
+    Ok(())
 }
 
 /// Restores what begins at `offset`, a chunk at most or a hole of any length; returns where it ended.
@@ -103,10 +131,10 @@ pub(crate) fn restore_piece(
         return Ok((snapshot.bytes(), Restored::default()));
     }
     let piece = read_piece(snapshot, offset, &Spare::default())?;
-    let (total, restored) = (snapshot.bytes(), Restored::default());
-    let mut delivery = Delivery { target, progress: &mut |_| {}, total, restored };
+    let mut state = RestoreState::default();
+    let mut delivery = Delivery { target, progress: &mut |_| {}, total: snapshot.bytes(), state: &mut state };
     delivery.take(&piece)?;
-    Ok((piece.end, delivery.restored))
+    Ok((piece.end, state.restored))
 }
 
 /// A hole or a chunk of data: everything from `offset` to `end`.
@@ -158,50 +186,60 @@ fn read_chunk(snapshot: &Snapshot, offset: u64, end: u64, spare: &Spare) -> Resu
 }
 
 /// Chunks are read by several threads, at most a window ahead of the one that is delivered, and delivered in order.
-fn read_ahead(snapshot: &Snapshot, readers: usize, delivery: &mut Delivery<'_>) -> Result<()> {
-    let total = snapshot.bytes();
-    let next = AtomicU64::new(0);
-    let window = Window::new(2 * len_u64(readers) * CHUNK_BYTES);
+fn read_ahead(snapshot: &Snapshot, readers: usize, until: u64, delivery: &mut Delivery<'_>) -> Result<()> {
+    let next = AtomicU64::new(delivery.state.next);
+    let window = Window::new(delivery.state.next, 2 * len_u64(readers) * CHUNK_BYTES);
     let spare = Spare::default();
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         // A reader holds one piece that it has read and cannot hand over; the channel holds one more each.
         let (sender, receiver) = mpsc::sync_channel::<Result<Piece>>(readers);
         for _ in 0..readers {
             let (sender, next, window, spare) = (sender.clone(), &next, &window, &spare);
-            scope.spawn(move || {
-                loop {
-                    let offset = next.fetch_add(CHUNK_BYTES, Ordering::SeqCst);
-                    if offset >= total || !window.wait_for(offset) {
-                        return;
-                    }
-                    let piece = read_piece(snapshot, offset, spare);
-                    if let Ok(piece) = &piece {
-                        next.fetch_max(piece.end, Ordering::SeqCst);
-                    }
-                    if sender.send(piece).is_err() {
-                        return;
-                    }
+            let reader = move || loop {
+                let offset = next.fetch_add(CHUNK_BYTES, Ordering::SeqCst);
+                if offset >= until || !window.wait_for(offset) {
+                    return;
                 }
-            });
+                let piece = read_piece(snapshot, offset, spare);
+                if let Ok(piece) = &piece {
+                    next.fetch_max(piece.end, Ordering::SeqCst);
+                }
+                if sender.send(piece).is_err() {
+                    return;
+                }
+            };
+            if let Err(error) = start(scope, reader) {
+                window.move_to(u64::MAX);
+                return Err(error);
+            }
         }
         drop(sender);
-        let outcome = deliver_in_order(&receiver, total, &window, &spare, delivery);
+        let outcome = deliver_in_order(&receiver, until, &window, &spare, delivery);
         window.move_to(u64::MAX);
         drop(receiver);
         outcome
     })
 }
 
+/// Starts a thread that ends with the scope.
+fn start<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    work: impl FnOnce() + Send + 'scope,
+) -> Result<()> {
+    let started = thread::Builder::new().name("cdp-restore".into()).spawn_scoped(scope, work);
+    started.map(drop).map_err(|error| Error::io("start", "the threads of a restore", error))
+}
+
 fn deliver_in_order(
     receiver: &mpsc::Receiver<Result<Piece>>,
-    total: u64,
+    until: u64,
     window: &Window,
     spare: &Spare,
     delivery: &mut Delivery<'_>,
 ) -> Result<()> {
     let mut early: BTreeMap<u64, Piece> = BTreeMap::new();
-    let mut offset = 0;
-    while offset < total {
+    let mut offset = delivery.state.next;
+    while offset < until {
         let Some(entry) = early.first_entry().filter(|entry| *entry.key() <= offset) else {
             let piece = receiver.recv().expect("readers go on until all is delivered")?;
             early.insert(piece.offset, piece);
@@ -232,11 +270,11 @@ pub(crate) fn restore_shared(
     }
     let claims = Claims { snapshot, next: Mutex::new(0), spare: Spare::default() };
     let (mut sum, mut done, mut failure) = (Restored::default(), 0, None);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let (sender, receiver) = mpsc::channel();
         for _ in 0..threads.min(READERS_MAX) {
             let (sender, claims) = (sender.clone(), &claims);
-            scope.spawn(move || {
+            let worker = move || {
                 while let Some(piece) = claims.restore_next(target).transpose() {
                     let failed = piece.is_err();
                     if failed {
@@ -246,7 +284,12 @@ pub(crate) fn restore_shared(
                         return;
                     }
                 }
-            });
+            };
+            if let Err(error) = start(scope, worker) {
+                claims.end();
+                failure = Some(error);
+                break;
+            }
         }
         drop(sender);
         for piece in receiver {
@@ -287,12 +330,10 @@ impl Claims<'_> {
         let data = if holds_data { Some(read_chunk(self.snapshot, offset, end, &self.spare)?) } else { None };
         let piece = Piece { offset, end, data };
         let mut one = OneOfMany(target);
-        let mut delivery =
-            Delivery { target: &mut one, progress: &mut |_| {}, total, restored: Restored::default() };
-        delivery.take(&piece)?;
-        let restored = delivery.restored;
+        let mut state = RestoreState::default();
+        Delivery { target: &mut one, progress: &mut |_| {}, total, state: &mut state }.take(&piece)?;
         self.spare.put(piece);
-        Ok(Some((end - offset, restored)))
+        Ok(Some((end - offset, state.restored)))
     }
 
     /// Nothing is claimed any more.
@@ -322,8 +363,8 @@ struct Window {
 }
 
 impl Window {
-    fn new(bytes: u64) -> Self {
-        Self { delivered: Mutex::new(0), moved: Condvar::new(), bytes }
+    fn new(delivered: u64, bytes: u64) -> Self {
+        Self { delivered: Mutex::new(delivered), moved: Condvar::new(), bytes }
     }
 
     /// Waits until `offset` is in the window; `false` when the delivery has ended.
@@ -346,18 +387,19 @@ struct Delivery<'a> {
     target: &'a mut dyn RestoreTarget,
     progress: &'a mut dyn FnMut(Progress),
     total: u64,
-    restored: Restored,
+    state: &'a mut RestoreState,
 }
 
 impl Delivery<'_> {
     fn take(&mut self, piece: &Piece) -> Result<()> {
         let length = piece.end - piece.offset;
+        // What a piece that fails has written counts when it is written whole.
+        let mut restored = self.state.restored;
         match &piece.data {
-            Some(data) => {
-                write_chunk(self.target, piece.offset, &data[..to_len(length)], &mut self.restored)?
-            }
-            None => zero(self.target, piece.offset, length, &mut self.restored)?,
+            Some(data) => write_chunk(self.target, piece.offset, &data[..to_len(length)], &mut restored)?,
+            None => zero(self.target, piece.offset, length, &mut restored)?,
         }
+        *self.state = RestoreState { next: piece.end, restored };
         (self.progress)(Progress { done: piece.end, total: self.total });
         Ok(())
     }

@@ -7,7 +7,10 @@ use crate::{
     catalog::VolumeInfo,
     error::Result,
     limits::READ_BYTES_MAX,
-    restore::{Progress, RestoreTarget, Restored, SharedTarget, restore, restore_piece, restore_shared},
+    restore::{
+        Progress, RestoreState, RestoreTarget, Restored, SharedTarget, restore, restore_part, restore_piece,
+        restore_shared,
+    },
     store::{Store, check_range},
     units::{BLOCK_BYTES, Block, Seq, len_u64},
 };
@@ -101,6 +104,21 @@ impl Snapshot {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Restored> {
         restore_shared(self, threads, target, progress)
+    }
+
+    /// As [`Snapshot::restore`], from where `state` says on and for about `bytes` bytes of the image, pieces of 1 MiB and holes being whole: for a host that
+    /// restores at its own pace and has threads read ahead, which end with the call. Everything is restored when `state.next` is the size of the image.
+    ///
+    /// # Errors
+    /// As [`Snapshot::restore`], and `Io` when a thread cannot be started; `state` says how far it came, and the next call goes on there.
+    pub fn restore_part(
+        &self,
+        readers: usize,
+        bytes: u64,
+        state: &mut RestoreState,
+        target: &mut dyn RestoreTarget,
+    ) -> Result<()> {
+        restore_part(self, (readers, bytes), state, target, &mut |_| {})
     }
 
     /// One step of a restore: writes what begins at byte `offset`, at most 1 MiB or a hole of any length, and returns where it ended: the

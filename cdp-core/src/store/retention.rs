@@ -54,6 +54,14 @@ impl Store {
         self.plan_with(&self.policy()?, now, TimeNs::ZERO)
     }
 
+    /// As [`Store::plan_retention`], for another policy than the recorded one.
+    ///
+    /// # Errors
+    /// As [`Store::plan_retention`]; `InvalidArgument` for a policy that is not valid.
+    pub fn plan_retention_for(&self, policy: &Policy, now: TimeNs) -> Result<Plan> {
+        self.plan_with(policy, now, TimeNs::ZERO)
+    }
+
     fn plan_with(&self, policy: &Policy, now: TimeNs, horizon: TimeNs) -> Result<Plan> {
         let _one = self.inner.background.planning.lock();
         self.plan_alone(policy, now, horizon)

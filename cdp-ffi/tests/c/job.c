@@ -163,14 +163,19 @@ static void verify(cdp_store *store) {
   cdp_source from = source();
   cdp_job *job = NULL, *copy;
   cdp_verify_report report;
+  cdp_verify_options repair, unknown;
   cdp_job_progress progress;
   cdp_extent_iter *iter = NULL;
   cdp_extent extent;
   pthread_t thread;
   CDP_INIT(report);
   CDP_INIT(progress);
+  CDP_INIT(repair);
+  CDP_INIT(unknown);
+  repair.flags = CDP_VERIFY_REPAIR;
+  unknown.flags = 1u << 9;
   disk_write(5 << 20, 6, BLOCK);
-  OK(cdp_verify_start(store, "disk", &from, 0, 0, &job));
+  OK(cdp_verify_start(store, "disk", &from, NULL, &job));
   CHECK(finish(job, 1 << 20) >= DISK >> 20);
   OK(cdp_job_verify_report(job, &report));
   CHECK(report.flags == CDP_VERIFY_COMPLETE && report.bytes_different == BLOCK && report.bytes_compared == DISK);
@@ -182,7 +187,7 @@ static void verify(cdp_store *store) {
   copy = job;
   OK(cdp_job_close(&job));
   EXPECT(CDP_ERR_CLOSED, cdp_job_step(copy, 0, NULL));
-  OK(cdp_verify_start(store, NULL, &from, CDP_VERIFY_REPAIR, 0, &job));
+  OK(cdp_verify_start(store, NULL, &from, &repair, &job));
   finish(job, 0);
   OK(cdp_job_verify_report(job, &report));
   CHECK(report.flags == (CDP_VERIFY_COMPLETE | CDP_VERIFY_REPAIRED));
@@ -190,7 +195,8 @@ static void verify(cdp_store *store) {
   same_as_disk(store);
   /* Cancelled from another thread it repairs nothing. */
   disk_write(5 << 20, 7, BLOCK);
-  OK(cdp_verify_start(store, NULL, &from, CDP_VERIFY_REPAIR, 1 << 10, &job));
+  repair.bytes_per_second_max = 1 << 10;
+  OK(cdp_verify_start(store, NULL, &from, &repair, &job));
   OK(cdp_job_step(job, 0, NULL));
   CHECK(pthread_create(&thread, NULL, cancel, job) == 0 && pthread_join(thread, NULL) == 0);
   EXPECT(CDP_END, cdp_job_step(job, 0, &progress));
@@ -200,8 +206,8 @@ static void verify(cdp_store *store) {
   OK(cdp_job_close(&job));
   disk_write(5 << 20, 6, BLOCK);
   same_as_disk(store);
-  EXPECT(CDP_ERR_NOT_FOUND, cdp_verify_start(store, "none", &from, 0, 0, &job));
-  EXPECT(CDP_ERR_UNSUPPORTED, cdp_verify_start(store, NULL, &from, 1u << 9, 0, &job));
+  EXPECT(CDP_ERR_NOT_FOUND, cdp_verify_start(store, "none", &from, NULL, &job));
+  EXPECT(CDP_ERR_UNSUPPORTED, cdp_verify_start(store, NULL, &from, &unknown, &job));
   CHECK(job == NULL);
 }
 
@@ -231,6 +237,14 @@ static void restored(cdp_store *store, const char *path) {
   EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_restore_into_job(&restore, &job));
   OK(cdp_restore_start_file(snapshot, path, &restore));
   OK(cdp_restore_step(restore, 0, NULL));
+  /* From here on threads read ahead, for the time of each step; whatever their number, the same is restored. */
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_restore_set_readers(NULL, 1));
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_restore_set_readers(restore, 65));
+  OK(cdp_restore_set_readers(restore, 3));
+  OK(cdp_restore_step(restore, 4 << 20, NULL));
+  OK(cdp_restore_set_readers(restore, 0));
+  OK(cdp_restore_step(restore, 0, NULL));
+  OK(cdp_restore_set_readers(restore, 64));
   copy = restore;
   OK(cdp_restore_into_job(&restore, &job));
   CHECK(restore == NULL);

@@ -123,6 +123,15 @@ static void outputs(cdp_store *store, cdp_volume *volume) {
   cdp_runner *runner;
   cdp_timeline *timeline;
   cdp_in_flight *in_flight;
+  cdp_job *job;
+  cdp_dirty_map *map;
+  cdp_dirty_run *run;
+  cdp_map_file *file;
+  cdp_map_write *write;
+  cdp_retention_plan *plan;
+  cdp_history_size *size;
+  cdp_map_file_options map_options;
+  cdp_extent extent = {7, 7};
   cdp_create_options create;
   cdp_open_options open;
   cdp_storage_calls calls;
@@ -135,6 +144,7 @@ static void outputs(cdp_store *store, cdp_volume *volume) {
   memset(&queue_options, 0, sizeof queue_options);
   memset(&source, 0, sizeof source);
   memset(&target, 0, sizeof target);
+  memset(&map_options, 0, sizeof map_options);
 #define NULLED(type, variable, call)          \
   do {                                        \
     variable = (type *)(uintptr_t)1;          \
@@ -157,6 +167,29 @@ static void outputs(cdp_store *store, cdp_volume *volume) {
   NULLED(cdp_runner, runner, cdp_runner_start(store, 1u << 9, &runner));
   NULLED(cdp_timeline, timeline, cdp_timeline_open(NULL, &timeline));
   NULLED(cdp_in_flight, in_flight, cdp_tap_begin(NULL, 0, BLOCK, &in_flight));
+  NULLED(cdp_job, job, cdp_verify_start(store, NULL, &source, NULL, &job));
+  NULLED(cdp_job, job, cdp_verify_start(NULL, NULL, NULL, NULL, &job));
+  NULLED(cdp_job, job, cdp_resync_start(store, NULL, &source, NULL, &job));
+  NULLED(cdp_job, job, cdp_scrub_start(store, NULL, 1, &job));
+  NULLED(cdp_job, job, cdp_check_start(NULL, 0, &job));
+  NULLED(cdp_dirty_map, map, cdp_dirty_map_create(1, 0, &map));
+  NULLED(cdp_dirty_map, map, cdp_dirty_map_decode(&create, sizeof create, DISK, map_options.device, 0, &map));
+  NULLED(cdp_dirty_map, map, cdp_dirty_map_resized(NULL, DISK, &map));
+  NULLED(cdp_dirty_run, run, cdp_dirty_map_begin(NULL, 0, BLOCK, &run, &extent));
+  NULLED(cdp_map_file, file, cdp_map_file_create(NULL, 0, &map_options, &file));
+  NULLED(cdp_map_file, file, cdp_map_file_open(NULL, 0, &map_options, NULL, &file));
+  NULLED(cdp_dirty_map, map, cdp_map_file_map(NULL, &map));
+  NULLED(cdp_map_write, write, cdp_map_file_begin(NULL, 0, BLOCK, 0, &write));
+  NULLED(cdp_extent_iter, extents, cdp_dirty_map_extents(NULL, &extents));
+  NULLED(cdp_extent_iter, extents, cdp_job_verify_extents(NULL, &extents));
+  NULLED(cdp_retention_plan, plan, cdp_retention_plan_open(store, 0, "nonsense", &plan));
+  NULLED(cdp_history_size, size, cdp_size_of_rate("nonsense", 1, 1, &size));
+  NULLED(cdp_history_size, size, cdp_size_of_trace("nonsense", "x", 0, &size));
+  CHECK(extent.offset == 7 && extent.len == 7);
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_dirty_map_create(DISK, 0, NULL));
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_dirty_map_close(NULL));
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_dirty_run_clean(NULL, NULL));
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_map_write_end(NULL, 0));
 }
 
 /* Everything that comes from a store ends with it. */

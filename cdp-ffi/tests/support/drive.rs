@@ -9,6 +9,8 @@
 mod jobs;
 #[path = "drive_mirrors.rs"]
 mod mirrors;
+#[path = "drive_more.rs"]
+mod more;
 
 use cdp::{
     bookmark::*, event::*, in_flight::*, job::cdp_job_close, point::*, queue::*, restore::*, resync::*,
@@ -174,6 +176,8 @@ struct Driver<'a> {
     stores: usize,
     /// Mirror sets that were made.
     sets: usize,
+    /// Where maps live: on a storage that nothing else uses.
+    maps: *mut cdp_storage,
     /// What options point to.
     openers: Vec<Room>,
     buffer: Vec<u8>,
@@ -255,13 +259,14 @@ impl Driver<'_> {
             flags: self.choices.flags(),
             buf: self.buffer.as_mut_ptr().cast(),
         };
-        match self.choices.byte() % 88 {
+        match self.choices.byte() % 112 {
             op @ ..=14 => self.volumes(op, call),
             op @ ..=27 => self.points(op, call),
             op @ ..=37 => self.restores_and_taps(op, call),
             op @ ..=46 => self.others(op, call),
             op @ 48..=71 => self.mirrors(op - 48, call),
-            op @ 72.. => self.jobs(op - 72, call),
+            op @ 72..=87 => self.jobs(op - 72, call),
+            op @ 88.. => self.more(op - 88, call),
             _ => self.close(),
         }
     }
@@ -507,7 +512,7 @@ impl Driver<'_> {
         let handle: *mut c_void = self.handle();
         // SAFETY: functions of the library.
         unsafe {
-            match self.choices.byte() % 20 {
+            match self.choices.byte() % 26 {
                 0 => {
                     let status = close_as(handle, cdp_store_close);
                     self.stores -= usize::from(status == CDP_OK && self.stores > 0 && !handle.is_null());
@@ -523,13 +528,14 @@ impl Driver<'_> {
                 14 => close_as(handle, cdp_timeline_close),
                 15..=17 => close_as(handle, cdp_job_close),
                 18 => close_as(handle, cdp_seed_close),
+                at @ 20.. => Self::close_more(handle, at - 20),
                 _ => close_as(handle, cdp_storage_close),
             }
         }
     }
 
-    fn close_all(self) {
-        for (address, _) in self.handles {
+    fn close_all(mut self) {
+        for (address, _) in std::mem::take(&mut self.handles) {
             let mut store: *mut cdp_store = ptr::without_provenance_mut(address);
             let mut storage: *mut cdp_storage = ptr::without_provenance_mut(address);
             // SAFETY: variables of this function; handles may be anything.
@@ -540,7 +546,12 @@ impl Driver<'_> {
             }
             Self::close_mirror(address);
             Self::close_job(address);
+            for kind in 0..6 {
+                Self::check(Self::close_more(ptr::without_provenance_mut(address), kind));
+            }
         }
+        // SAFETY: a variable of this driver.
+        unsafe { Self::check(cdp_storage_close(&raw mut self.maps)) };
     }
 }
 
@@ -554,6 +565,7 @@ pub fn drive(bytes: &[u8]) {
         handles: vec![(0, "")],
         stores: 0,
         sets: 0,
+        maps: ptr::null_mut(),
         openers: Vec::new(),
         buffer: vec![0x5a; BUFFER],
         one: 1,

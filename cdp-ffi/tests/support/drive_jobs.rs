@@ -3,7 +3,7 @@
 use super::{Call, Driver, Room, cdp_status, progress, zeroed};
 use cdp::{
     CDP_OK, job::*, job_start::*, restore::cdp_restore, resync::*, resync_schedule::*, retention::*,
-    scrub::*, seed::*, snapshot::cdp_extent_iter, source::cdp_source,
+    scrub::*, seed::*, snapshot::cdp_extent_iter, source::cdp_source, verify::*,
 };
 use std::{
     ffi::{c_char, c_void},
@@ -72,7 +72,10 @@ impl Driver<'_> {
                 1 => {
                     let mut source = self.source();
                     let flags = self.choices.flags();
-                    cdp_verify_start(self.handle(), ptr::null(), source.get(), flags, 0, out)
+                    let mut options: cdp_verify_options = zeroed();
+                    (options.flags, options.readers) = (flags, self.choices.flags() & 1);
+                    let mut options = self.choices.room(options);
+                    cdp_verify_start(self.handle(), ptr::null(), source.get(), options.get(), out)
                 }
                 2 => cdp_check_start(self.handle(), self.choices.flags(), out),
                 3 => cdp_tap_resync_start(self.handle(), ptr::null(), out),

@@ -75,7 +75,7 @@ fn calls() -> Room {
 }
 
 /// A set stops for good when the last copy that is whole cannot be synced, which these copies bring about: no defect of the library.
-fn stopped(status: cdp_status) -> cdp_status {
+pub(super) fn stopped(status: cdp_status) -> cdp_status {
     // SAFETY: the text stays until the next failure of this thread.
     let said = unsafe { CStr::from_ptr(cdp_last_error_message()) }.to_str().unwrap_or("");
     if status == CDP_ERR_POISONED && !said.starts_with("a defect") { CDP_ERR_IO } else { status }

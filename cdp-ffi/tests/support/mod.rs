@@ -46,6 +46,49 @@ pub fn library_dir() -> PathBuf {
     directory
 }
 
+fn words(variable: &str) -> Vec<String> {
+    std::env::var(variable).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+/// Compiles a program against the shared library and the header in a directory.
+pub fn compile_with(compiler: &str, standard: &str, include: &Path, source: &Path, to: &Path) {
+    let library = library_dir();
+    let output = Command::new(compiler)
+        .arg(format!("-std={standard}"))
+        .args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic", "-pthread"])
+        .args(words("CDP_C_FLAGS"))
+        .arg("-I")
+        .arg(include)
+        .arg(source)
+        .arg("-o")
+        .arg(to)
+        .arg("-L")
+        .arg(&library)
+        .arg("-lcdp")
+        .arg(format!("-Wl,-rpath,{}", library.display()))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", source.display());
+}
+
+/// Runs a program in a directory of its own and returns what it wrote to stdout.
+pub fn run(program: &Path) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let mut runner = words("CDP_C_RUNNER");
+    runner.push(program.display().to_string());
+    // That of cargo names a directory in which the library of an earlier build may lie.
+    let output = Command::new(&runner[0])
+        .args(&runner[1..])
+        .arg(directory.path())
+        .env_remove("LD_LIBRARY_PATH")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {}\n{said}", program.display(), output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// Compares a committed file with what it should be. `CDP_BLESS=1` writes it; otherwise the new text is left in the target directory.
 pub fn blessed(path: &Path, new: &str) {
     if fs::read_to_string(path).unwrap_or_default() == new {
