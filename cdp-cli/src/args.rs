@@ -451,6 +451,9 @@ pub struct CheckArguments {
     /// Verify every payload too
     #[arg(long)]
     pub deep: bool,
+    /// Read so many bytes of the store in a second at most
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub rate: Option<u64>,
     #[command(flatten)]
     pub output: OutputArguments,
 }

@@ -37,7 +37,10 @@ pub trait Job: Send {
 }
 
 /// Steps a job to its end, sleeping where it waits. Returns whether it came to the end: false when `cancelled` said so first.
-pub(crate) fn run(
+///
+/// # Errors
+/// Those of the job, which has ended then.
+pub fn run(
     job: &mut dyn Job,
     progress: &mut dyn FnMut(Progress),
     cancelled: &dyn Fn() -> bool,

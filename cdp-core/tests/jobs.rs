@@ -112,6 +112,35 @@ fn a_job_that_is_held_back_says_so() {
     assert!(!job.end().unwrap().complete);
 }
 
+/// Goal: a check and a scrub are held to their rate, which may change while they run, and find the same. Method: a bound that takes hours, and then none.
+#[test]
+fn a_check_is_held_to_its_rate() {
+    fn held<J: Job>(mut job: J, limit: impl Fn(&mut J, Option<u64>)) -> J {
+        limit(&mut job, Some(1 << 10));
+        let waits = |job: &mut J| matches!(job.step().unwrap(), JobStep::Wait(time) if !time.is_zero());
+        assert!((0..20).any(|_| waits(&mut job)), "nothing holds it");
+        let before = job.progress();
+        assert!(before.done > 0 && before.done < before.total, "{before:?}");
+        assert!(waits(&mut job), "it is not due yet");
+        assert_eq!(job.progress(), before);
+        limit(&mut job, None);
+        while job.step().unwrap() != JobStep::Done {
+            assert_ne!(job.progress(), before, "it was let go");
+        }
+        job
+    }
+    let store = create();
+    let volume = store.volume(None).unwrap();
+    (0..40_u64).for_each(|round| {
+        volume.write(round % 8 * (512 << 10), &vec![round as u8 | 1; 512 << 10]).unwrap();
+    });
+    store.flush().unwrap();
+    let check = held(store.check_job(true).unwrap(), |job, rate| job.limit_rate(rate));
+    assert_eq!(check.report().damaged, []);
+    let scrub = held(store.scrub_job(&[]).unwrap(), |job, rate| job.limit_rate(rate));
+    assert!(scrub.is_checked() && scrub.report().found.is_empty());
+}
+
 /// Goal: what retention takes away while a check looks at the store is no damage. Method: a deep check in steps, with a run of retention behind each of
 /// its first steps in turn.
 #[test]

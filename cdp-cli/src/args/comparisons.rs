@@ -83,6 +83,9 @@ pub struct ScrubArguments {
     /// The volume, instead of the first one
     #[arg(long, value_name = "NAME")]
     pub volume: Option<String>,
+    /// Read so many bytes of the store in a second at most
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub rate: Option<u64>,
     #[command(flatten)]
     pub output: OutputArguments,
 }

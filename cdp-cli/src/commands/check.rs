@@ -7,7 +7,7 @@ use crate::{
     owner,
     progress::Bar,
 };
-use cdp_core::Progress;
+use cdp_core::{Progress, job};
 
 /// Runs the command.
 pub fn run(arguments: &CheckArguments) -> Outcome {
@@ -33,9 +33,10 @@ pub fn run(arguments: &CheckArguments) -> Outcome {
 fn examine(arguments: &CheckArguments) -> Outcome<CheckDocument> {
     let reader = owner::open_reader(&arguments.store)?;
     let bar = Bar::new("check");
-    let report = reader
-        .store
-        .check(arguments.deep, &mut |progress: Progress| bar.show(progress.done, progress.total))?;
+    let mut check = reader.store.check_job(arguments.deep)?;
+    check.limit_rate(arguments.rate);
+    job::run(&mut check, &mut |progress: Progress| bar.show(progress.done, progress.total), &|| false)?;
+    let report = check.into_report();
     Ok(CheckDocument {
         damaged: report.damaged.iter().map(Into::into).collect(),
         tail_cut: TailDocument { frames: report.tail_frames, bytes: report.tail_bytes },

@@ -19,6 +19,7 @@ pub fn run(arguments: ScrubArguments) -> Outcome {
     let request = Request::Scrub(ScrubRequest {
         source: arguments.source.as_deref().map(absolute).transpose()?,
         volume: arguments.volume,
+        rate: arguments.rate,
     });
     let scrubbed = match owner::change(&arguments.store, &request, "scrub", &interrupt)? {
         Reply::Scrub(document) => document,

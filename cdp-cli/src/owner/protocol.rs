@@ -159,6 +159,8 @@ pub struct ScrubRequest {
     pub source: Option<PathBuf>,
     /// The volume that it is the source of, instead of the first one.
     pub volume: Option<String>,
+    /// Bytes of the store that are read in a second at most.
+    pub rate: Option<u64>,
 }
 
 /// The import of a seed set.

@@ -12,7 +12,7 @@ use crate::{
     output::{ResyncDocument, ScrubDocument, VerifyDocument, human_size},
 };
 use cdp_core::{
-    Progress, ResyncMode, ResyncOptions, SourceReader, Store, VerifyCursor, VerifyOptions, VerifyResume,
+    Progress, ResyncMode, ResyncOptions, SourceReader, Store, VerifyCursor, VerifyOptions, VerifyResume, job,
     units::TimeNs,
 };
 use std::{path::Path, sync::Arc};
@@ -133,13 +133,14 @@ pub fn scrub(store: &Store, request: &ScrubRequest, events: &mut dyn Events) -> 
     let sources: Vec<(&str, Arc<dyn SourceReader>)> =
         source.into_iter().map(|source| (volume.name(), source)).collect();
     let interrupt = events.interrupt();
-    let report = store.scrub(
-        &sources,
-        &mut |progress: Progress| events.progress(progress.done, progress.total),
-        &|| interrupt.is_set(),
-    )?;
-    match report {
-        Some(report) => Ok((&report).into()),
-        None => Err(Failure::new("interrupted before everything was checked; nothing was changed")),
+    let mut scrub = store.scrub_job(&sources)?;
+    scrub.limit_rate(request.rate);
+    let mut progress = |progress: Progress| events.progress(progress.done, progress.total);
+    match job::run(&mut scrub, &mut progress, &|| interrupt.is_set())? {
+        true => Ok(scrub.report().into()),
+        false if scrub.is_checked() => Err(Failure::new(
+            "interrupted before all damage was looked at; what was written anew stays, and another run goes on",
+        )),
+        false => Err(Failure::new("interrupted before everything was checked; nothing was changed")),
     }
 }

@@ -108,6 +108,10 @@ fn a_scrub_repairs_what_a_source_has() {
     let found = scrub(&scene, None, 3);
     assert_eq!(found["versions_repaired"], 0);
     assert_eq!(found["damaged"], found["found"]);
+    // Held to a rate they find the same.
+    assert_eq!(cdp!("scrub", scene.store, "--rate", "64M", "--json").exits(3).json(), found);
+    let checked = cdp!("check", scene.store, "--deep", "--rate", "64M", "--json").exits(3).json();
+    assert_eq!(checked["damaged"], found["found"]);
 
     let repaired = scrub(&scene, Some(&image), 3);
     assert_eq!(repaired["versions_repaired"], now.len(), "{repaired}");

@@ -9,7 +9,7 @@
 use super::{
     rows::{Given, Rows, Submission, Task},
     set::{Geometry, Member, MirrorSet, no_source},
-    write::Change,
+    write::{Admission, Change},
 };
 use crate::{
     Error, Result,
@@ -71,14 +71,7 @@ impl MirrorSet {
         self.reap()?;
         let held = self.ranges.lock(range);
         let members = self.members.read();
-        let needed = self.needed(members.len());
-        let have = members.iter().filter(|member| member.online).count();
-        if !members.iter().any(Member::is_whole) {
-            return Err(no_source(&members));
-        }
-        if have < needed {
-            return Err(Error::TooFewCopies { needed, have });
-        }
+        let Admission { needed, .. } = self.admit(&members)?;
         let submission = Submission::new(task_of(range, change)?);
         self.forget_samples(range)?;
         let mut marks = self.begin_marks(&members, range)?;

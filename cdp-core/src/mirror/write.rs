@@ -23,6 +23,15 @@ pub(super) enum Change<'a> {
     Zero,
 }
 
+/// Copies of a set when a change begins.
+#[derive(Clone, Copy)]
+pub(super) struct Admission {
+    /// That the policy asks for.
+    pub needed: usize,
+    /// That are online.
+    pub have: usize,
+}
+
 impl MirrorSet {
     /// Reads from a copy that holds the range, and from another one when it fails. A range that a copy could not read is then written back to it.
     ///
@@ -153,14 +162,7 @@ impl MirrorSet {
         let mut pin = if late { None } else { Some(self.pin(geometry, range)?) };
         let held = self.ranges.lock(range);
         let members = self.members.read();
-        let needed = self.needed(members.len());
-        let have = members.iter().filter(|member| member.online).count();
-        if !members.iter().any(Member::is_whole) {
-            return Err(no_source(&members));
-        }
-        if have < needed {
-            return Err(Error::TooFewCopies { needed, have });
-        }
+        let Admission { needed, have } = self.admit(&members)?;
         self.forget_samples(range)?;
         let marks = self.begin_marks(&members, range)?;
         let mut failures = Vec::new();
@@ -185,6 +187,16 @@ impl MirrorSet {
         let outcome = self.settle(range, have - failures.len(), needed, failures);
         drop(held);
         outcome
+    }
+
+    /// Whether a change may begin: somebody lacks nothing, and enough copies are there for the policy.
+    pub(super) fn admit(&self, members: &[Member]) -> Result<Admission> {
+        let needed = self.needed(members.len());
+        let have = members.iter().filter(|member| member.online).count();
+        if !members.iter().any(Member::is_whole) {
+            return Err(no_source(members));
+        }
+        if have < needed { Err(Error::TooFewCopies { needed, have }) } else { Ok(Admission { needed, have }) }
     }
 
     /// For each absent copy, a write of its own map that will end by marking.

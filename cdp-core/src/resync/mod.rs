@@ -257,6 +257,16 @@ impl Resync {
         Self { how, alone: Some(alone), takes_over, ..self }
     }
 
+    /// Reads the source with so many threads from now on; 0: in the thread that steps it.
+    ///
+    /// # Errors
+    /// Those of starting a thread; everything stays as it was.
+    pub fn set_readers(&mut self, readers: usize) -> io::Result<()> {
+        // What the threads before were asked for they answer before they end.
+        self.ahead = ReadAhead::start(self.source().clone(), readers)?;
+        Ok(())
+    }
+
     /// The tap it works for.
     pub fn tap(&self) -> &Arc<TapState> {
         &self.tap

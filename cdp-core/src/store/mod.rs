@@ -46,6 +46,7 @@ pub use options::{CreateOptions, OpenOptions};
 pub use points::{ExactRange, Gap, Granularity, RetainedPoint, Timeline};
 pub use recover::Recovery;
 pub use resync::{ResyncJob, ResyncMode, ResyncOptions, ResyncReport};
+pub(crate) use resync_run::Pace;
 pub use resync_tap::TapResyncJob;
 pub use retention::RetentionReport;
 pub use retention_job::RetentionJob;

@@ -167,7 +167,7 @@ pub(super) fn dirty_bytes(info: &VolumeInfo, map: &DirtyMap) -> u64 {
 }
 
 /// Holds work to a rate.
-pub(super) struct Pace {
+pub(crate) struct Pace {
     bytes_per_second_max: Option<u64>,
     since: Instant,
     from: u64,

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     catalog::GapReason,
     dirty_map::ByteRange,
-    error::Result,
+    error::{Error, Result},
     group::How,
     job::{self, Job, JobStep},
     restore::Progress,
@@ -32,7 +32,7 @@ impl Tap {
     /// nothing. The runner's or the stepping host's work is done in this thread too.
     ///
     /// # Errors
-    /// `InvalidArgument` after [`Tap::detach`]; those of the source as `Io`; those of appending. The tap goes on by itself then.
+    /// `InvalidArgument` after [`Tap::detach`]; `Io` when a thread cannot be started, and those of the source; those of appending. The tap goes on by itself then.
     pub fn resync(
         &self,
         options: &ResyncOptions,
@@ -47,11 +47,15 @@ impl Tap {
     /// As [`Tap::resync`], in steps.
     ///
     /// # Errors
-    /// `InvalidArgument` after [`Tap::detach`]; with an activity log those of the storage.
+    /// `InvalidArgument` after [`Tap::detach`]; `Io` when a thread cannot be started; with an activity log those of the storage.
     pub fn resync_job(&self, options: &ResyncOptions) -> Result<TapResyncJob> {
         let started = Instant::now();
         self.check_attached()?;
         let total = self.state.map().shape().bytes();
+        if options.readers > 0 {
+            let started = self.resync.lock().set_readers(options.readers);
+            started.map_err(|error| Error::io("start", "the threads of a resync", error))?;
+        }
         if matches!(options.mode, ResyncMode::Full | ResyncMode::Digest) {
             self.resync.lock().how = if options.mode == ResyncMode::Full { How::Bytes } else { How::Digests };
             self.mark_extents(&[ByteRange::new(0, total)], GapReason::Host)?;
@@ -87,6 +91,8 @@ impl TapResyncJob {
         if !self.ended {
             let mut resync = self.tap.resync.lock();
             (resync.how, resync.is_asked_for) = (How::Digests, false);
+            // Without threads nothing is started that could fail.
+            let _ = resync.set_readers(0);
             self.ended = true;
         }
     }

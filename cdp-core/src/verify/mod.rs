@@ -141,8 +141,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The compacted segment as a whole: its payload may be of any seq.
-    fn compacted(&mut self, segment: &CompactedSegment) -> Result<()> {
+    /// All of a compacted segment but its payload, which may be of any seq. Returns the checksums of its chunks, where they are to be compared.
+    fn compacted(&mut self, segment: &CompactedSegment) -> Result<Vec<u32>> {
         let (extent, table_at) = (segment.extent, segment.table_at());
         let seqs = (Seq::ZERO, Seq::MAX);
         let shared = self.shared;
@@ -150,7 +150,7 @@ impl Check<'_> {
             Ok(size) => size,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.damage(extent, 0, segment.bytes, seqs, "the compacted segment is missing");
-                return Ok(());
+                return Ok(Vec::new());
             }
             Err(error) => return Err(Error::io("open", shared.storage.describe(extent), error)),
         };
@@ -165,18 +165,24 @@ impl Check<'_> {
                 self.damage(extent, 0, PAGE_BYTES, seqs, "header of a compacted segment");
             }
         }
-        let Some(page) = self.note(shared.read_extent(extent, table_at, PAGE_LEN))? else { return Ok(()) };
+        let Some(page) = self.note(shared.read_extent(extent, table_at, PAGE_LEN))? else {
+            return Ok(Vec::new());
+        };
         let Ok(checksums) = decode_table(&page[..PAGE_LEN], segment.uuid, table_at) else {
             self.damage(extent, table_at, PAGE_BYTES, seqs, "table of a compacted segment");
-            return Ok(());
+            return Ok(Vec::new());
         };
-        if !self.deep {
-            return Ok(());
-        }
-        for (at, checksum) in (0..table_at).step_by(CHUNK_LEN).zip(checksums) {
+        Ok(if self.deep { checksums } else { Vec::new() })
+    }
+
+    /// The payload of some chunks of a compacted segment, from a place on.
+    fn chunks(&mut self, segment: &CompactedSegment, from: usize, checksums: &[u32]) -> Result<()> {
+        let (extent, table_at) = (segment.extent, segment.table_at());
+        let (shared, seqs) = (self.shared, (Seq::ZERO, Seq::MAX));
+        for (at, checksum) in (0..table_at).step_by(CHUNK_LEN).skip(from).zip(checksums) {
             let len = to_len(len_u64(CHUNK_LEN).min(table_at - at));
             let Some(bytes) = self.note(shared.read_extent(extent, at, len))? else { continue };
-            if crc32fast::hash(&bytes[..len]) != checksum {
+            if crc32fast::hash(&bytes[..len]) != *checksum {
                 self.damage(extent, at, len_u64(len), seqs, "payload of a compacted segment");
             }
         }

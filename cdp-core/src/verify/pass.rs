@@ -6,12 +6,16 @@
 use super::{Check, CheckReport, pages_of};
 use crate::{
     error::Result,
-    format::{compacted::CompactedSegment, frame_table::FrameEntry, manifest::RunId},
+    format::{
+        compacted::{CHUNK_LEN, CompactedSegment},
+        frame_table::FrameEntry,
+        manifest::RunId,
+    },
     index::RunMeta,
     job::{Job, JobStep},
     manifest::{ManifestState, SegmentState},
     restore::Progress,
-    store::Store,
+    store::{Pace, Store},
     units::{ExtentId, len_u64},
 };
 use std::{
@@ -22,6 +26,8 @@ use std::{
 
 /// Frames that are looked at in a step.
 const FRAMES_A_STEP: usize = 4;
+/// Chunks of a compacted segment that are looked at in a step.
+const CHUNKS_A_STEP: usize = 64;
 
 /// A structure that is to be looked at.
 enum Item {
@@ -31,6 +37,8 @@ enum Item {
     /// The frames of a segment from a place in its table on, and where the one before ended.
     Frames(Box<SegmentState>, Arc<Vec<FrameEntry>>, usize, u64),
     Compacted(CompactedSegment),
+    /// The payload of a compacted segment from a chunk on, with the checksums of all.
+    Chunks(CompactedSegment, Arc<Vec<u32>>, usize),
     Map(ExtentId),
     Reserve(ExtentId, u64),
     Run(Box<RunMeta>),
@@ -38,12 +46,15 @@ enum Item {
 
 impl Item {
     /// How much there is to look at, bytes; about.
-    fn bytes(&self) -> u64 {
+    fn bytes(&self, deep: bool) -> u64 {
         match self {
             Self::Segment(segment) => segment.sealed.as_ref().map_or(1, |sealed| sealed.frames_end.max(1)),
             Self::Frames(_, entries, from, _) => entries[*from..].iter().map(|entry| entry.bytes).sum(),
-            Self::Compacted(segment) => segment.bytes,
+            Self::Compacted(segment) if deep => segment.bytes,
+            Self::Reserve(_, bytes) if deep => *bytes,
+            Self::Chunks(segment, _, from) => segment.table_at().saturating_sub(len_u64(from * CHUNK_LEN)),
             Self::Run(run) => len_u64(pages_of(run).count()) * super::PAGE_BYTES,
+            Self::Compacted(_) => 2 * super::PAGE_BYTES,
             Self::Top | Self::Map(_) | Self::Reserve(..) => 1,
         }
     }
@@ -58,7 +69,9 @@ impl Item {
                 let extent = segment.named.extent;
                 state.segments.get(&extent).is_some_and(|now| now.named == segment.named)
             }),
-            Self::Compacted(segment) => has(&|state| state.compacted.contains_key(&segment.extent)),
+            Self::Compacted(segment) | Self::Chunks(segment, ..) => {
+                has(&|state| state.compacted.contains_key(&segment.extent))
+            }
             Self::Map(extent) => group.catalog.read().map_extents().any(|map| map == *extent),
             Self::Reserve(extent, _) => {
                 has(&|state| state.reserve.is_some_and(|(reserve, _)| reserve == *extent))
@@ -78,6 +91,7 @@ pub struct CheckJob {
     live: BTreeSet<(ExtentId, u64)>,
     structures: (u64, u64),
     bytes: (u64, u64),
+    pace: Pace,
     complete: bool,
 }
 
@@ -103,7 +117,7 @@ impl Store {
         left.extend(inner.group.catalog.read().map_extents().map(Item::Map));
         left.extend(state.reserve.map(|(extent, bytes)| Item::Reserve(extent, bytes)));
         left.extend(state.runs.into_values().map(|run| Item::Run(Box::new(run))));
-        let bytes = left.iter().map(Item::bytes).sum();
+        let bytes = left.iter().map(|item| item.bytes(deep)).sum();
         Ok(CheckJob {
             store: self.clone(),
             deep,
@@ -112,6 +126,7 @@ impl Store {
             live,
             structures: (0, structures),
             bytes: (0, bytes),
+            pace: Pace::new(None),
             complete: false,
         })
     }
@@ -128,6 +143,12 @@ impl Store {
 }
 
 impl CheckJob {
+    /// Holds it to so many bytes of the store a second from now on; `None`, as it begins: no bound.
+    pub fn limit_rate(&mut self, bytes_per_second_max: Option<u64>) {
+        self.pace = Pace::new(bytes_per_second_max);
+        self.pace.begin_at(self.bytes.0);
+    }
+
     /// What it has found so far, ascending once it is done.
     pub fn report(&self) -> &CheckReport {
         &self.report
@@ -155,8 +176,10 @@ impl CheckJob {
             if self.structures != before {
                 progress(self.structures());
             }
-            if stepped == JobStep::Done {
-                return Ok(true);
+            match stepped {
+                JobStep::Done => return Ok(true),
+                JobStep::Wait(time) => std::thread::sleep(time),
+                JobStep::More => {}
             }
             if self.structures != before && cancelled() {
                 return Ok(false);
@@ -186,7 +209,19 @@ impl CheckJob {
                     return Ok(Some(Item::Frames(segment.clone(), entries.clone(), next, end)));
                 }
             }
-            Item::Compacted(segment) => check.compacted(segment)?,
+            Item::Compacted(segment) => {
+                let checksums = check.compacted(segment)?;
+                if !checksums.is_empty() {
+                    return Ok(Some(Item::Chunks(*segment, Arc::new(checksums), 0)));
+                }
+            }
+            Item::Chunks(segment, checksums, from) => {
+                let next = checksums.len().min(from + CHUNKS_A_STEP);
+                check.chunks(segment, *from, &checksums[*from..next])?;
+                if next < checksums.len() {
+                    return Ok(Some(Item::Chunks(*segment, checksums.clone(), next)));
+                }
+            }
             Item::Map(extent) => check.map(*extent)?,
             Item::Reserve(extent, bytes) => check.reserve(*extent, *bytes)?,
             Item::Run(run) => {
@@ -200,6 +235,9 @@ impl CheckJob {
 
 impl Job for CheckJob {
     fn step(&mut self) -> Result<JobStep> {
+        if let Some(wait) = self.pace.wait(self.bytes.0).filter(|_| !self.left.is_empty()) {
+            return Ok(JobStep::Wait(wait));
+        }
         let Some(item) = self.left.pop_front() else {
             if !mem::replace(&mut self.complete, true) {
                 let damaged = &mut self.report.damaged;
@@ -228,8 +266,12 @@ impl Job for CheckJob {
                 return Err(error);
             }
         };
-        let counts = matches!(item, Item::Segment(_) | Item::Frames(..) | Item::Compacted(_) | Item::Run(_));
-        self.bytes.0 += item.bytes() - rest.as_ref().map_or(0, |rest| rest.bytes().min(item.bytes()));
+        let counts = matches!(
+            item,
+            Item::Segment(_) | Item::Frames(..) | Item::Compacted(_) | Item::Chunks(..) | Item::Run(_)
+        );
+        let (before, behind) = (item.bytes(self.deep), rest.as_ref().map_or(0, |rest| rest.bytes(self.deep)));
+        self.bytes.0 += before - behind.min(before);
         match rest {
             Some(rest) => self.left.push_front(rest),
             None => self.structures.0 += u64::from(counts),

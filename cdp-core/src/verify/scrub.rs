@@ -17,7 +17,7 @@ use crate::{
     restore::Progress,
     resync::SourceReader,
     sabotage::Switch,
-    store::{Inner, Store},
+    store::{Inner, Pace, Store},
     units::{BLOCK_BYTES, BLOCK_LEN, ExtentId, SECTOR_BYTES, SECTOR_LEN, VolumeId, to_len},
 };
 use std::{
@@ -99,6 +99,8 @@ impl Store {
             report: ScrubReport::default(),
             written: BTreeSet::new(),
             bytes: 0,
+            pace: Pace::new(None),
+            mended: 0,
             phase: Phase::Checking(Box::new(self.check_job(true)?)),
         })
     }
@@ -113,6 +115,9 @@ pub struct ScrubJob {
     written: BTreeSet<ExtentId>,
     /// Bytes that were looked at.
     bytes: u64,
+    pace: Pace,
+    /// Bytes of damaged versions that were looked at, and of sources.
+    mended: u64,
     phase: Phase,
 }
 
@@ -135,6 +140,15 @@ enum Phase {
 }
 
 impl ScrubJob {
+    /// Holds it to so many bytes of the store a second from now on; `None`, as it begins: no bound. What was mended is read once more without one.
+    pub fn limit_rate(&mut self, bytes_per_second_max: Option<u64>) {
+        if let Phase::Checking(check) = &mut self.phase {
+            check.limit_rate(bytes_per_second_max);
+        }
+        self.pace = Pace::new(bytes_per_second_max);
+        self.pace.begin_at(self.mended);
+    }
+
     /// What it has found and done. What was found is known when the check is done, and what is left when everything is.
     pub fn report(&self) -> &ScrubReport {
         &self.report
@@ -181,8 +195,9 @@ impl ScrubJob {
     fn try_step(&mut self) -> Result<JobStep> {
         match &mut self.phase {
             Phase::Checking(check) => {
-                if check.step()? != JobStep::Done {
-                    return Ok(JobStep::More);
+                let stepped = check.step()?;
+                if stepped != JobStep::Done {
+                    return Ok(stepped);
                 }
                 self.bytes = check.progress().total;
                 let report = check.report().clone();
@@ -202,7 +217,11 @@ impl ScrubJob {
                 Ok(JobStep::More)
             }
             Phase::Mending { view: _, versions } => {
+                if let Some(wait) = self.pace.wait(self.mended).filter(|_| !versions.is_empty()) {
+                    return Ok(JobStep::Wait(wait));
+                }
                 let Some(version) = versions.pop() else { return self.finish() };
+                self.mended += 2 * BLOCK_BYTES;
                 match mend(&self.store.inner.group.shared, &version, &self.sources)? {
                     Mended::Sound => {}
                     Mended::Repaired(bytes) => {
@@ -387,7 +406,8 @@ fn look_again(inner: &Inner, extents: &BTreeSet<ExtentId>) -> Result<Vec<Damage>
             check.superseded(segment, &live)?;
         }
         if let Some(segment) = state.compacted.get(extent) {
-            check.compacted(segment)?;
+            let checksums = check.compacted(segment)?;
+            check.chunks(segment, 0, &checksums)?;
         }
     }
     let pieces = |run: &crate::index::RunMeta| run.pieces.iter().any(|piece| extents.contains(&piece.extent));
