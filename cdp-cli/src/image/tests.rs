@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::interrupt::Interrupt;
-use cdp_core::{ImportSource, SharedTarget};
+use cdp_core::{ImportSource, RestoreTarget, SharedTarget};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 fn read_all(source: &mut ImageSource, bytes: usize) -> (Vec<u8>, usize) {
