@@ -59,8 +59,9 @@ impl TapWorld {
         let record = std::mem::replace(&mut watch.record, Record::Attached);
         (watch.inline, watch.suspended) = (false, false);
         let (left, unwatched) = (watch.left.take(), std::mem::take(&mut watch.unwatched));
+        // A fault while a tap begins may cost it what the last one left: then everything is claimed.
         if matches!(source, SourceState::AsRecorded | SourceState::Differs(_))
-            && let Some(left) = left
+            && let Some(left) = left.filter(|_| !host.trouble())
         {
             host.claims_no_more_than(volume, &left, &unwatched)?;
             *(match record {
