@@ -1599,7 +1599,64 @@ typedef struct cdp_source {
   int32_t (*stamp)(void *userdata, struct cdp_source_stamp *stamp_out);
   // Called exactly once, when nothing is called any more, also when the call that took the struct fails. May be NULL.
   cdp_free_userdata free_userdata;
+  // For a disk that lies across a link which is slower than the disk: the digests of the ranges, taken at the far end, in their order, exactly digests_count of them.
+  // unit is CDP_DIGEST_*; the far end answers with cdp_digests_of. They are those of what a read would give: at least every write that was completed when the call was made,
+  // so that none may be kept from an earlier answer. The ranges are of whole blocks but for the end of the volume, ascend, do not overlap, and cover at most
+  // CDP_DIGEST_REQUEST_BYTES_MAX bytes. What is not filled counts as different. Who knows the key can prepare blocks that differ and have one digest: give it only to
+  // an end that may write the disk anyway, over a link that nobody else reads. Resync by digests or by map, and a verification with CDP_VERIFY_DIGESTS, then move
+  // digests, and the bytes of what differs. NULL: what is compared is read. Given together with read_ranges, or neither.
+  int32_t (*digests)(void *userdata,
+                     uint64_t key,
+                     uint32_t unit,
+                     const cdp_extent *ranges,
+                     size_t ranges_count,
+                     uint64_t *digests_out,
+                     size_t digests_count);
+  // Reads such ranges, one behind the other, in one exchange, into a buffer that is as long as they are together: as read does for each. Given together with digests, or
+  // neither.
+  int32_t (*read_ranges)(void *userdata, const cdp_extent *ranges, size_t ranges_count, void *buf, size_t len);
 } cdp_source;
+
+/* ---- source: the far end of a link ------------------------------------------------------------------------------- */
+
+// A digest for each region of CDP_DIGEST_REGION_BYTES, aligned on the disk, that a range touches; less at the ends of a range and of the disk.
+#define CDP_DIGEST_REGION 0
+
+// A digest for each block of 4096 bytes; less at the end of the disk.
+#define CDP_DIGEST_BLOCK 1
+
+// Bytes of a region.
+#define CDP_DIGEST_REGION_BYTES (1 << 20)
+
+// Most bytes of the disk that one request covers.
+#define CDP_DIGEST_REQUEST_BYTES_MAX (8 << 20)
+
+// Most digests of one answer, and most ranges of a request.
+#define CDP_DIGESTS_MAX 2048
+
+// Holds what came over a link against what a request may be, for a disk of source_bytes bytes, before anything is read for it: also that for cdp_source.read_ranges, whose
+// ranges keep the same rules. digests_count_out, which may be NULL, is how many digests the answer has, at most CDP_DIGESTS_MAX. CDP_ERR_INVALID_ARGUMENT, with the reason in
+// the message, for ranges or a unit that no request has. [any thread; waits for nothing]
+cdp_status cdp_digests_check(uint64_t source_bytes,
+                             uint32_t unit,
+                             const cdp_extent *ranges,
+                             size_t ranges_count,
+                             size_t *digests_count_out);
+
+// Answers cdp_source.digests at the far end of a link, where the disk is: reads the ranges, 1 MiB at a time and without the holes that next_data tells of, and stores their digests.
+// source is the disk there, of source_bytes bytes, and is good for this call; a struct without free_userdata is good for any number of calls. digests_out has room for
+// digests_room of them. What came over the link may be handed in as it is: CDP_ERR_INVALID_ARGUMENT as of cdp_digests_check, and CDP_ERR_BUFFER_TOO_SMALL, when
+// digests_count_out says how many are needed; nothing was read then. CDP_ERR_IO with the errno of reading, when digests_out is untouched too. No store is needed at this end.
+// [any thread; waits for the source]
+cdp_status cdp_digests_of(const cdp_source *source,
+                          uint64_t source_bytes,
+                          uint64_t key,
+                          uint32_t unit,
+                          const cdp_extent *ranges,
+                          size_t ranges_count,
+                          uint64_t *digests_out,
+                          size_t digests_room,
+                          size_t *digests_count_out);
 
 /* ---- tap: capture beside a production disk ----------------------------------------------------------------------- */
 
@@ -2122,7 +2179,7 @@ typedef struct cdp_resync_options {
   uint32_t flags;
   // What it looks at: CDP_RESYNC_DIGEST, _FULL, _MAP or _QUICK.
   uint32_t mode;
-  // Threads that read the source ahead, for the time of the call. 0: none is started.
+  // Threads that read the source ahead, for the time of the call or of the job, that of a tap too. 0: none is started.
   uint32_t readers;
   // Bytes of the source that are compared in a second at most. 0: no bound.
   uint64_t bytes_per_second_max;
@@ -2163,10 +2220,16 @@ typedef struct cdp_resync_report {
   uint64_t bytes_different;
   // What of them was data and not zeroes.
   uint64_t bytes_transferred;
-  // Bytes read from the source.
+  // Bytes read from the source; where that lies across a link and answers digests, what came over as bytes of blocks.
   uint64_t source_bytes_read;
   // Bytes of payload read from the store.
   uint64_t store_bytes_read;
+  // Bytes of digests that a source across a link has answered, 8 each.
+  uint64_t digest_bytes;
+  // Regions of it, and parts of regions, whose digests were equal.
+  uint64_t regions_equal;
+  // Those whose digests differed.
+  uint64_t regions_different;
 } cdp_resync_report;
 
 // Makes the newest state of a volume (NULL: the first one) equal to a source that nobody captures from and nobody changes meanwhile. What differs
@@ -2347,6 +2410,9 @@ cdp_status cdp_restore_into_job(cdp_restore **restore,
 // The store takes over what differs or cannot be read.
 #define CDP_VERIFY_REPAIR (1 << 0)
 
+// Keyed 64-bit digests are compared instead of bytes, where the source has cdp_source.digests: each side reads its own bytes, and digests cross the link, and what is mended.
+#define CDP_VERIFY_DIGESTS (1 << 1)
+
 // Most bytes of a cursor.
 #define CDP_VERIFY_CURSOR_BYTES_MAX (8 << 20)
 
@@ -2360,7 +2426,7 @@ cdp_status cdp_restore_into_job(cdp_restore **restore,
 typedef struct cdp_verify_options {
   // sizeof(cdp_verify_options).
   uint32_t struct_size;
-  // CDP_VERIFY_REPAIR.
+  // CDP_VERIFY_REPAIR, CDP_VERIFY_DIGESTS.
   uint32_t flags;
   // Threads that read the source ahead, until the call or the job has ended. 0: none is started.
   uint32_t readers;
@@ -2391,13 +2457,19 @@ typedef struct cdp_verify_report {
   uint64_t bytes_unsettled;
   // How many ranges of differences there are; it may be more than were stored.
   uint64_t extents_count;
-  // Bytes read from the source.
+  // Bytes read from the source; what was compared by digests is not among them.
   uint64_t source_bytes_read;
   // Bytes of payload read from the store.
   uint64_t store_bytes_read;
+  // Bytes of digests that a source across a link has answered, 8 each.
+  uint64_t digest_bytes;
+  // Regions of it, and parts of regions, whose digests were equal when they were first looked at.
+  uint64_t regions_equal;
+  // Those whose digests differed then.
+  uint64_t regions_different;
 } cdp_verify_report;
 
-// Compares the newest state of a volume (NULL: the first one) with a source byte by byte, while writes to both may go on through a tap. The source
+// Compares the newest state of a volume (NULL: the first one) with a source byte by byte, or with CDP_VERIFY_DIGESTS by digests, while writes to both may go on through a tap. The source
 // is never written. Differences and damage are no failures: they are in the report. The first extents_count of the ranges that differ are
 // stored in extents_out, which may be NULL with 0. options and watch may be NULL; ended early by the watch, nothing is repaired.
 // CDP_ERR_INVALID_ARGUMENT for a cursor of another store or volume. [any thread; waits for the storage and the source]

@@ -27,6 +27,7 @@ mod host_storage;
 pub mod bookmark;
 pub mod bookmark_more;
 pub mod copy;
+pub mod digests;
 pub mod dirty_map;
 pub mod event;
 pub mod flat;

@@ -31,6 +31,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("retention_plan", "retention: what stays and goes, and why"),
     ("size", "retention: how large a history will be"),
     ("source", "source: the production disk"),
+    ("digests", "source: the far end of a link"),
     ("tap", "tap: capture beside a production disk"),
     ("in_flight", "tap: writes that overlap in flight"),
     ("dirty_map", "dirty maps by themselves"),
