@@ -3338,6 +3338,10 @@ typedef struct cdp_store_stats {
   uint64_t coalesced_bytes;
   // How many were left of them.
   uint64_t coalesced_stored_bytes;
+  // Bytes of the frames written since the store was opened: what the writes themselves cost, before index and sealing.
+  uint64_t frame_bytes;
+  // Bytes of the index runs.
+  uint64_t index_bytes;
 } cdp_store_stats;
 
 // Figures of a volume since the store was opened.
