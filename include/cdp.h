@@ -2345,6 +2345,12 @@ cdp_status cdp_job_step(struct cdp_job *job,
 cdp_status cdp_job_progress_get(const struct cdp_job *job,
                                 struct cdp_job_progress *progress_out);
 
+// Holds a check or a scrub to so many bytes of the store a second from now on; 0, as each begins: no bound. What it has to wait is progress_out->wait_ns of a step. What a scrub
+// has mended is read once more without the bound. CDP_ERR_INVALID_ARGUMENT for a job of another kind: those have their bound in their options, where they have one.
+// [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+cdp_status cdp_job_limit_rate(struct cdp_job *job,
+                              uint64_t bytes_per_second_max);
+
 // Says that the job is to end: a step that is under way ends behind the piece that it is at, and it, or the next one, returns CDP_END with
 // CDP_JOB_CANCELLED. What was done until then stays and is made durable, and its result can be asked for.
 // [any thread, also while another one steps; waits for nothing]
@@ -2364,7 +2370,7 @@ cdp_status cdp_resync_start(cdp_store *store,
                             const cdp_resync_options *options,
                             cdp_job **job_out);
 
-// As cdp_tap_resync, as a job, whose result is cdp_job_resync_report. Closed early, it leaves what is left to the tap.
+// As cdp_tap_resync, as a job, whose result is cdp_job_resync_report. Closed early, it leaves what is left to the tap. Threads of options.readers live as long as the job.
 // [any thread; waits for the storage and the source]
 cdp_status cdp_tap_resync_start(cdp_tap *tap,
                                 const cdp_resync_options *options,
@@ -2374,7 +2380,8 @@ cdp_status cdp_tap_resync_start(cdp_tap *tap,
 // [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
 cdp_status cdp_job_resync_report(const cdp_job *job, cdp_resync_report *report_out);
 
-// As cdp_store_check, as a job that counts bytes of structures, whose result is cdp_job_damage_at. What the store lets go of meanwhile is no damage.
+// As cdp_store_check, as a job that counts bytes of structures, whose result is cdp_job_damage_at. What the store lets go of meanwhile is no damage. cdp_job_limit_rate bounds its
+// speed.
 // [any thread; waits for nothing]
 cdp_status cdp_check_start(const cdp_store *store,
                            uint32_t flags,
@@ -3206,7 +3213,8 @@ cdp_status cdp_store_scrub(cdp_store *store,
                            const cdp_watch *watch,
                            struct cdp_scrub_report *report_out);
 
-// As cdp_store_scrub, as a job, whose result is cdp_job_scrub_report and cdp_job_damage_at. What the sources lend is handed back when the job is closed.
+// As cdp_store_scrub, as a job, whose result is cdp_job_scrub_report and cdp_job_damage_at. cdp_job_limit_rate bounds its speed. What the sources lend
+// is handed back when the job is closed.
 // [any thread; waits for the storage]
 cdp_status cdp_scrub_start(cdp_store *store,
                            const struct cdp_scrub_source *sources,

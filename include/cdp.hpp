@@ -157,6 +157,7 @@ class job : public handle<cdp_job, cdp_job_close> {
     return rest_of(iter);
   }
   // To be kept, and given to a later verification; nothing when there is none now.
+  void limit_rate(std::uint64_t bytes_per_second_max) { check(cdp_job_limit_rate(get(), bytes_per_second_max)); }
   std::optional<std::string> verify_cursor() const {
     return bytes_of([this](void *buf, std::size_t len, std::size_t *len_out) {
       return cdp_job_verify_cursor(get(), buf, len, len_out);

@@ -52,6 +52,7 @@ void jobs(cdp::store &store, const std::string &base) {
   CHECK(verify.run() && verify.verify_extents().size() == 1 && !verify.verify_cursor());
   CHECK(verify.verify_report().bytes_compared < bytes);
   auto check = store.start_check();
+  check.limit_rate(1);
   check.cancel();
   CHECK(!check.run());
   try {
