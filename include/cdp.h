@@ -1255,15 +1255,19 @@ cdp_status cdp_extent_iter_close(struct cdp_extent_iter **iter);
 
 /* ---- restore ----------------------------------------------------------------------------------------------------- */
 
+// The functions of the target may be called from several threads at once, with offsets in any order, each byte once: cdp_snapshot_restore does so with threads. Steps call them from
+// the thread that steps and in order all the same.
+#define CDP_TARGET_SHARED (1 << 0)
+
 // A restore under way.
 typedef struct cdp_restore cdp_restore;
 
-// Where a restore writes to. Functions return 0 or a negative errno, are called from the thread that steps, with offsets that ascend, and
-// must not use the same restore or unwind.
+// Where a restore writes to. Functions return 0 or a negative errno, are called from the thread that steps or made the call, with offsets that ascend, unless CDP_TARGET_SHARED
+// allows more, and must not use the same restore or unwind.
 typedef struct cdp_target {
   // sizeof(cdp_target).
   uint32_t struct_size;
-  // 0.
+  // CDP_TARGET_SHARED.
   uint32_t flags;
   // Passed to every function.
   void *userdata;
@@ -1307,7 +1311,8 @@ cdp_status cdp_restore_start_file(const cdp_snapshot *snapshot,
                                   struct cdp_restore **restore_out);
 
 // Has so many threads read ahead in each further step, at most 64; 0, which is how a restore begins: none. They are started by a step and end with it, so that
-// steps with a budget of many MiB go well with them; memory: two pieces of 1 MiB each. The target is called from the thread that steps all the same.
+// steps with a budget of many MiB go well with them; memory: two pieces of 1 MiB each. The target is called from the thread that steps all the same, whatever its flags;
+// threads that write too are those of cdp_snapshot_restore, which has no steps.
 // [one thread at a time, CDP_ERR_BUSY for others; waits for nothing]
 cdp_status cdp_restore_set_readers(struct cdp_restore *restore,
                                    uint32_t readers);
@@ -2701,6 +2706,40 @@ cdp_status cdp_volume_import(cdp_store *store,
                              uint64_t time_ns,
                              const cdp_watch *watch,
                              cdp_volume **volume_out);
+
+/* ---- restore: at once -------------------------------------------------------------------------------------------- */
+
+// How a restore at once goes. All zero but for the size is the default of everything.
+typedef struct cdp_restore_options {
+  // sizeof(cdp_restore_options).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Threads that are started for the time of the call, at most 64. Each reads and writes, into a file and into a target with CDP_TARGET_SHARED; into another target they
+  // read ahead, and the calling thread writes. Memory: two pieces of 1 MiB each. 0: none, the calling thread does everything.
+  uint32_t threads;
+  // 0.
+  uint32_t reserved;
+} cdp_restore_options;
+
+// Restores a snapshot into what the host supplies, and returns when everything is restored and durable: as cdp_restore_start with its steps. With options.threads and
+// CDP_TARGET_SHARED the threads write what they read, each byte once and in no order. options, watch and progress_out may be NULL. Ended early by the watch, which is called from
+// the calling thread alone, it fails with CDP_ERR_IO and the errno ECANCELED. After a failure the target is incomplete, and it cannot be said what of it is there: begin anew;
+// cdp_target.finish was not called. What the target lends is handed back by the end of the call. [any thread; waits for the storage and the target]
+cdp_status cdp_snapshot_restore(const cdp_snapshot *snapshot,
+                                const cdp_target *target,
+                                const struct cdp_restore_options *options,
+                                const cdp_watch *watch,
+                                cdp_restore_progress *progress_out);
+
+// Restores a snapshot into a new sparse file of its size, which is complete and durable when this returns; options.threads write it beside each other. CDP_ERR_EXISTS when there is
+// something of that name. options, watch and progress_out may be NULL. Ended early by the watch it fails with CDP_ERR_IO and the errno ECANCELED. After a failure of the work the file is
+// partial and the caller's to remove. [any thread; waits for the storage and the file system]
+cdp_status cdp_snapshot_restore_file(const cdp_snapshot *snapshot,
+                                     const char *path,
+                                     const struct cdp_restore_options *options,
+                                     const cdp_watch *watch,
+                                     cdp_restore_progress *progress_out);
 
 /* ---- mirror sets ------------------------------------------------------------------------------------------------- */
 

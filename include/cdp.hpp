@@ -458,6 +458,14 @@ class snapshot : public handle<cdp_snapshot, cdp_snapshot_close> {
     check(cdp_restore_start_file(get(), path.c_str(), started.out()));
     return started;
   }
+  // At once, with threads that write what they read.
+  cdp_restore_progress restore_file(const std::string &path, std::uint32_t threads = 0) const {
+    auto options = init<cdp_restore_options>();
+    auto progress = init<cdp_restore_progress>();
+    options.threads = threads;
+    check(cdp_snapshot_restore_file(get(), path.c_str(), &options, nullptr, &progress));
+    return progress;
+  }
 };
 
 class volume : public handle<cdp_volume, cdp_volume_close> {

@@ -44,6 +44,7 @@ pub mod mirror_status;
 pub mod point;
 pub mod queue;
 pub mod restore;
+pub mod restore_all;
 pub mod resync;
 pub mod resync_schedule;
 pub mod retention;

@@ -43,6 +43,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("verify", "verify"),
     ("seed", "seeding: export and import of sets"),
     ("import", "import"),
+    ("restore_all", "restore: at once"),
     ("mirror", "mirror sets"),
     ("mirror_source", "mirror sets: as a source"),
     ("mirror_status", "mirror sets: status"),
