@@ -1255,15 +1255,19 @@ cdp_status cdp_extent_iter_close(struct cdp_extent_iter **iter);
 
 /* ---- restore ----------------------------------------------------------------------------------------------------- */
 
+// The functions of the target may be called from several threads at once, with offsets in any order, each byte once: cdp_snapshot_restore does so with threads. Steps call them from
+// the thread that steps and in order all the same.
+#define CDP_TARGET_SHARED (1 << 0)
+
 // A restore under way.
 typedef struct cdp_restore cdp_restore;
 
-// Where a restore writes to. Functions return 0 or a negative errno, are called from the thread that steps, with offsets that ascend, and
-// must not use the same restore or unwind.
+// Where a restore writes to. Functions return 0 or a negative errno, are called from the thread that steps or made the call, with offsets that ascend, unless CDP_TARGET_SHARED
+// allows more, and must not use the same restore or unwind.
 typedef struct cdp_target {
   // sizeof(cdp_target).
   uint32_t struct_size;
-  // 0.
+  // CDP_TARGET_SHARED.
   uint32_t flags;
   // Passed to every function.
   void *userdata;
@@ -1307,7 +1311,8 @@ cdp_status cdp_restore_start_file(const cdp_snapshot *snapshot,
                                   struct cdp_restore **restore_out);
 
 // Has so many threads read ahead in each further step, at most 64; 0, which is how a restore begins: none. They are started by a step and end with it, so that
-// steps with a budget of many MiB go well with them; memory: two pieces of 1 MiB each. The target is called from the thread that steps all the same.
+// steps with a budget of many MiB go well with them; memory: two pieces of 1 MiB each. The target is called from the thread that steps all the same, whatever its flags;
+// threads that write too are those of cdp_snapshot_restore, which has no steps.
 // [one thread at a time, CDP_ERR_BUSY for others; waits for nothing]
 cdp_status cdp_restore_set_readers(struct cdp_restore *restore,
                                    uint32_t readers);
@@ -1599,7 +1604,64 @@ typedef struct cdp_source {
   int32_t (*stamp)(void *userdata, struct cdp_source_stamp *stamp_out);
   // Called exactly once, when nothing is called any more, also when the call that took the struct fails. May be NULL.
   cdp_free_userdata free_userdata;
+  // For a disk that lies across a link which is slower than the disk: the digests of the ranges, taken at the far end, in their order, exactly digests_count of them.
+  // unit is CDP_DIGEST_*; the far end answers with cdp_digests_of. They are those of what a read would give: at least every write that was completed when the call was made,
+  // so that none may be kept from an earlier answer. The ranges are of whole blocks but for the end of the volume, ascend, do not overlap, and cover at most
+  // CDP_DIGEST_REQUEST_BYTES_MAX bytes. What is not filled counts as different. Who knows the key can prepare blocks that differ and have one digest: give it only to
+  // an end that may write the disk anyway, over a link that nobody else reads. Resync by digests or by map, and a verification with CDP_VERIFY_DIGESTS, then move
+  // digests, and the bytes of what differs. NULL: what is compared is read. Given together with read_ranges, or neither.
+  int32_t (*digests)(void *userdata,
+                     uint64_t key,
+                     uint32_t unit,
+                     const cdp_extent *ranges,
+                     size_t ranges_count,
+                     uint64_t *digests_out,
+                     size_t digests_count);
+  // Reads such ranges, one behind the other, in one exchange, into a buffer that is as long as they are together: as read does for each. Given together with digests, or
+  // neither.
+  int32_t (*read_ranges)(void *userdata, const cdp_extent *ranges, size_t ranges_count, void *buf, size_t len);
 } cdp_source;
+
+/* ---- source: the far end of a link ------------------------------------------------------------------------------- */
+
+// A digest for each region of CDP_DIGEST_REGION_BYTES, aligned on the disk, that a range touches; less at the ends of a range and of the disk.
+#define CDP_DIGEST_REGION 0
+
+// A digest for each block of 4096 bytes; less at the end of the disk.
+#define CDP_DIGEST_BLOCK 1
+
+// Bytes of a region.
+#define CDP_DIGEST_REGION_BYTES (1 << 20)
+
+// Most bytes of the disk that one request covers.
+#define CDP_DIGEST_REQUEST_BYTES_MAX (8 << 20)
+
+// Most digests of one answer, and most ranges of a request.
+#define CDP_DIGESTS_MAX 2048
+
+// Holds what came over a link against what a request may be, for a disk of source_bytes bytes, before anything is read for it: also that for cdp_source.read_ranges, whose
+// ranges keep the same rules. digests_count_out, which may be NULL, is how many digests the answer has, at most CDP_DIGESTS_MAX. CDP_ERR_INVALID_ARGUMENT, with the reason in
+// the message, for ranges or a unit that no request has. [any thread; waits for nothing]
+cdp_status cdp_digests_check(uint64_t source_bytes,
+                             uint32_t unit,
+                             const cdp_extent *ranges,
+                             size_t ranges_count,
+                             size_t *digests_count_out);
+
+// Answers cdp_source.digests at the far end of a link, where the disk is: reads the ranges, 1 MiB at a time and without the holes that next_data tells of, and stores their digests.
+// source is the disk there, of source_bytes bytes, and is good for this call; a struct without free_userdata is good for any number of calls. digests_out has room for
+// digests_room of them. What came over the link may be handed in as it is: CDP_ERR_INVALID_ARGUMENT as of cdp_digests_check, and CDP_ERR_BUFFER_TOO_SMALL, when
+// digests_count_out says how many are needed; nothing was read then. CDP_ERR_IO with the errno of reading, when digests_out is untouched too. No store is needed at this end.
+// [any thread; waits for the source]
+cdp_status cdp_digests_of(const cdp_source *source,
+                          uint64_t source_bytes,
+                          uint64_t key,
+                          uint32_t unit,
+                          const cdp_extent *ranges,
+                          size_t ranges_count,
+                          uint64_t *digests_out,
+                          size_t digests_room,
+                          size_t *digests_count_out);
 
 /* ---- tap: capture beside a production disk ----------------------------------------------------------------------- */
 
@@ -2122,7 +2184,7 @@ typedef struct cdp_resync_options {
   uint32_t flags;
   // What it looks at: CDP_RESYNC_DIGEST, _FULL, _MAP or _QUICK.
   uint32_t mode;
-  // Threads that read the source ahead, for the time of the call. 0: none is started.
+  // Threads that read the source ahead, for the time of the call or of the job, that of a tap too. 0: none is started.
   uint32_t readers;
   // Bytes of the source that are compared in a second at most. 0: no bound.
   uint64_t bytes_per_second_max;
@@ -2163,10 +2225,16 @@ typedef struct cdp_resync_report {
   uint64_t bytes_different;
   // What of them was data and not zeroes.
   uint64_t bytes_transferred;
-  // Bytes read from the source.
+  // Bytes read from the source; where that lies across a link and answers digests, what came over as bytes of blocks.
   uint64_t source_bytes_read;
   // Bytes of payload read from the store.
   uint64_t store_bytes_read;
+  // Bytes of digests that a source across a link has answered, 8 each.
+  uint64_t digest_bytes;
+  // Regions of it, and parts of regions, whose digests were equal.
+  uint64_t regions_equal;
+  // Those whose digests differed.
+  uint64_t regions_different;
 } cdp_resync_report;
 
 // Makes the newest state of a volume (NULL: the first one) equal to a source that nobody captures from and nobody changes meanwhile. What differs
@@ -2282,6 +2350,12 @@ cdp_status cdp_job_step(struct cdp_job *job,
 cdp_status cdp_job_progress_get(const struct cdp_job *job,
                                 struct cdp_job_progress *progress_out);
 
+// Holds a check or a scrub to so many bytes of the store a second from now on; 0, as each begins: no bound. What it has to wait is progress_out->wait_ns of a step. What a scrub
+// has mended is read once more without the bound. CDP_ERR_INVALID_ARGUMENT for a job of another kind: those have their bound in their options, where they have one.
+// [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+cdp_status cdp_job_limit_rate(struct cdp_job *job,
+                              uint64_t bytes_per_second_max);
+
 // Says that the job is to end: a step that is under way ends behind the piece that it is at, and it, or the next one, returns CDP_END with
 // CDP_JOB_CANCELLED. What was done until then stays and is made durable, and its result can be asked for.
 // [any thread, also while another one steps; waits for nothing]
@@ -2301,7 +2375,7 @@ cdp_status cdp_resync_start(cdp_store *store,
                             const cdp_resync_options *options,
                             cdp_job **job_out);
 
-// As cdp_tap_resync, as a job, whose result is cdp_job_resync_report. Closed early, it leaves what is left to the tap.
+// As cdp_tap_resync, as a job, whose result is cdp_job_resync_report. Closed early, it leaves what is left to the tap. Threads of options.readers live as long as the job.
 // [any thread; waits for the storage and the source]
 cdp_status cdp_tap_resync_start(cdp_tap *tap,
                                 const cdp_resync_options *options,
@@ -2311,7 +2385,8 @@ cdp_status cdp_tap_resync_start(cdp_tap *tap,
 // [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
 cdp_status cdp_job_resync_report(const cdp_job *job, cdp_resync_report *report_out);
 
-// As cdp_store_check, as a job that counts bytes of structures, whose result is cdp_job_damage_at. What the store lets go of meanwhile is no damage.
+// As cdp_store_check, as a job that counts bytes of structures, whose result is cdp_job_damage_at. What the store lets go of meanwhile is no damage. cdp_job_limit_rate bounds its
+// speed.
 // [any thread; waits for nothing]
 cdp_status cdp_check_start(const cdp_store *store,
                            uint32_t flags,
@@ -2347,6 +2422,9 @@ cdp_status cdp_restore_into_job(cdp_restore **restore,
 // The store takes over what differs or cannot be read.
 #define CDP_VERIFY_REPAIR (1 << 0)
 
+// Keyed 64-bit digests are compared instead of bytes, where the source has cdp_source.digests: each side reads its own bytes, and digests cross the link, and what is mended.
+#define CDP_VERIFY_DIGESTS (1 << 1)
+
 // Most bytes of a cursor.
 #define CDP_VERIFY_CURSOR_BYTES_MAX (8 << 20)
 
@@ -2360,7 +2438,7 @@ cdp_status cdp_restore_into_job(cdp_restore **restore,
 typedef struct cdp_verify_options {
   // sizeof(cdp_verify_options).
   uint32_t struct_size;
-  // CDP_VERIFY_REPAIR.
+  // CDP_VERIFY_REPAIR, CDP_VERIFY_DIGESTS.
   uint32_t flags;
   // Threads that read the source ahead, until the call or the job has ended. 0: none is started.
   uint32_t readers;
@@ -2391,13 +2469,19 @@ typedef struct cdp_verify_report {
   uint64_t bytes_unsettled;
   // How many ranges of differences there are; it may be more than were stored.
   uint64_t extents_count;
-  // Bytes read from the source.
+  // Bytes read from the source; what was compared by digests is not among them.
   uint64_t source_bytes_read;
   // Bytes of payload read from the store.
   uint64_t store_bytes_read;
+  // Bytes of digests that a source across a link has answered, 8 each.
+  uint64_t digest_bytes;
+  // Regions of it, and parts of regions, whose digests were equal when they were first looked at.
+  uint64_t regions_equal;
+  // Those whose digests differed then.
+  uint64_t regions_different;
 } cdp_verify_report;
 
-// Compares the newest state of a volume (NULL: the first one) with a source byte by byte, while writes to both may go on through a tap. The source
+// Compares the newest state of a volume (NULL: the first one) with a source byte by byte, or with CDP_VERIFY_DIGESTS by digests, while writes to both may go on through a tap. The source
 // is never written. Differences and damage are no failures: they are in the report. The first extents_count of the ranges that differ are
 // stored in extents_out, which may be NULL with 0. options and watch may be NULL; ended early by the watch, nothing is repaired.
 // CDP_ERR_INVALID_ARGUMENT for a cursor of another store or volume. [any thread; waits for the storage and the source]
@@ -2622,6 +2706,40 @@ cdp_status cdp_volume_import(cdp_store *store,
                              uint64_t time_ns,
                              const cdp_watch *watch,
                              cdp_volume **volume_out);
+
+/* ---- restore: at once -------------------------------------------------------------------------------------------- */
+
+// How a restore at once goes. All zero but for the size is the default of everything.
+typedef struct cdp_restore_options {
+  // sizeof(cdp_restore_options).
+  uint32_t struct_size;
+  // 0.
+  uint32_t flags;
+  // Threads that are started for the time of the call, at most 64. Each reads and writes, into a file and into a target with CDP_TARGET_SHARED; into another target they
+  // read ahead, and the calling thread writes. Memory: two pieces of 1 MiB each. 0: none, the calling thread does everything.
+  uint32_t threads;
+  // 0.
+  uint32_t reserved;
+} cdp_restore_options;
+
+// Restores a snapshot into what the host supplies, and returns when everything is restored and durable: as cdp_restore_start with its steps. With options.threads and
+// CDP_TARGET_SHARED the threads write what they read, each byte once and in no order. options, watch and progress_out may be NULL. Ended early by the watch, which is called from
+// the calling thread alone, it fails with CDP_ERR_IO and the errno ECANCELED. After a failure the target is incomplete, and it cannot be said what of it is there: begin anew;
+// cdp_target.finish was not called. What the target lends is handed back by the end of the call. [any thread; waits for the storage and the target]
+cdp_status cdp_snapshot_restore(const cdp_snapshot *snapshot,
+                                const cdp_target *target,
+                                const struct cdp_restore_options *options,
+                                const cdp_watch *watch,
+                                cdp_restore_progress *progress_out);
+
+// Restores a snapshot into a new sparse file of its size, which is complete and durable when this returns; options.threads write it beside each other. CDP_ERR_EXISTS when there is
+// something of that name. options, watch and progress_out may be NULL. Ended early by the watch it fails with CDP_ERR_IO and the errno ECANCELED. After a failure of the work the file is
+// partial and the caller's to remove. [any thread; waits for the storage and the file system]
+cdp_status cdp_snapshot_restore_file(const cdp_snapshot *snapshot,
+                                     const char *path,
+                                     const struct cdp_restore_options *options,
+                                     const cdp_watch *watch,
+                                     cdp_restore_progress *progress_out);
 
 /* ---- mirror sets ------------------------------------------------------------------------------------------------- */
 
@@ -3134,7 +3252,8 @@ cdp_status cdp_store_scrub(cdp_store *store,
                            const cdp_watch *watch,
                            struct cdp_scrub_report *report_out);
 
-// As cdp_store_scrub, as a job, whose result is cdp_job_scrub_report and cdp_job_damage_at. What the sources lend is handed back when the job is closed.
+// As cdp_store_scrub, as a job, whose result is cdp_job_scrub_report and cdp_job_damage_at. cdp_job_limit_rate bounds its speed. What the sources lend
+// is handed back when the job is closed.
 // [any thread; waits for the storage]
 cdp_status cdp_scrub_start(cdp_store *store,
                            const struct cdp_scrub_source *sources,
@@ -3266,6 +3385,10 @@ typedef struct cdp_store_stats {
   uint64_t coalesced_bytes;
   // How many were left of them.
   uint64_t coalesced_stored_bytes;
+  // Bytes of the frames written since the store was opened: what the writes themselves cost, before index and sealing.
+  uint64_t frame_bytes;
+  // Bytes of the index runs.
+  uint64_t index_bytes;
 } cdp_store_stats;
 
 // Figures of a volume since the store was opened.

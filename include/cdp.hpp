@@ -157,6 +157,7 @@ class job : public handle<cdp_job, cdp_job_close> {
     return rest_of(iter);
   }
   // To be kept, and given to a later verification; nothing when there is none now.
+  void limit_rate(std::uint64_t bytes_per_second_max) { check(cdp_job_limit_rate(get(), bytes_per_second_max)); }
   std::optional<std::string> verify_cursor() const {
     return bytes_of([this](void *buf, std::size_t len, std::size_t *len_out) {
       return cdp_job_verify_cursor(get(), buf, len, len_out);
@@ -456,6 +457,14 @@ class snapshot : public handle<cdp_snapshot, cdp_snapshot_close> {
     restore_job started;
     check(cdp_restore_start_file(get(), path.c_str(), started.out()));
     return started;
+  }
+  // At once, with threads that write what they read.
+  cdp_restore_progress restore_file(const std::string &path, std::uint32_t threads = 0) const {
+    auto options = init<cdp_restore_options>();
+    auto progress = init<cdp_restore_progress>();
+    options.threads = threads;
+    check(cdp_snapshot_restore_file(get(), path.c_str(), &options, nullptr, &progress));
+    return progress;
   }
 };
 

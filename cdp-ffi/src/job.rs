@@ -305,6 +305,25 @@ pub unsafe extern "C" fn cdp_job_progress_get(
     })
 }
 
+/// Holds a check or a scrub to so many bytes of the store a second from now on; 0, as each begins: no bound. What it has to wait is progress_out->wait_ns of a step. What a scrub
+/// has mended is read once more without the bound. CDP_ERR_INVALID_ARGUMENT for a job of another kind: those have their bound in their options, where they have one.
+/// [one thread at a time, CDP_ERR_BUSY while another one steps; waits for nothing]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_job_limit_rate(job: *mut cdp_job, bytes_per_second_max: u64) -> cdp_status {
+    guard(|_| {
+        let rate = Some(bytes_per_second_max).filter(|rate| *rate != 0);
+        ask(job, "check and no scrub", |running| {
+            match &mut running.work {
+                Work::Check(job) => job.limit_rate(rate),
+                Work::Scrub(job) => job.limit_rate(rate),
+                _ => return None,
+            }
+            Some(())
+        })
+        .map(|_| ())
+    })
+}
+
 /// Says that the job is to end: a step that is under way ends behind the piece that it is at, and it, or the next one, returns CDP_END with
 /// CDP_JOB_CANCELLED. What was done until then stays and is made durable, and its result can be asked for.
 /// [any thread, also while another one steps; waits for nothing]

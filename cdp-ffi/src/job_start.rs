@@ -35,7 +35,7 @@ pub unsafe extern "C" fn cdp_resync_start(
     })
 }
 
-/// As cdp_tap_resync, as a job, whose result is cdp_job_resync_report. Closed early, it leaves what is left to the tap.
+/// As cdp_tap_resync, as a job, whose result is cdp_job_resync_report. Closed early, it leaves what is left to the tap. Threads of options.readers live as long as the job.
 /// [any thread; waits for the storage and the source]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cdp_tap_resync_start(
@@ -66,7 +66,8 @@ pub unsafe extern "C" fn cdp_job_resync_report(
     })
 }
 
-/// As cdp_store_check, as a job that counts bytes of structures, whose result is cdp_job_damage_at. What the store lets go of meanwhile is no damage.
+/// As cdp_store_check, as a job that counts bytes of structures, whose result is cdp_job_damage_at. What the store lets go of meanwhile is no damage. cdp_job_limit_rate bounds its
+/// speed.
 /// [any thread; waits for nothing]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cdp_check_start(

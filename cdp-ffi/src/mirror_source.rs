@@ -42,6 +42,8 @@ pub unsafe extern "C" fn cdp_mirror_source(
             next_data: None,
             stamp: None,
             free_userdata: Some(free),
+            digests: None,
+            read_ranges: None,
         });
         Ok(())
     })

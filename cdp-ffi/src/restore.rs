@@ -20,7 +20,7 @@ use std::{
     os::unix::fs::FileExt,
 };
 
-/// Most threads that read ahead.
+/// Most threads of a restore.
 const READERS_MAX: u32 = 64;
 
 /// A restore under way.
@@ -29,14 +29,18 @@ pub struct cdp_restore {
 }
 kind!(cdp_restore, 11, "restore", Mutex<Job>);
 
-/// Where a restore writes to. Functions return 0 or a negative errno, are called from the thread that steps, with offsets that ascend, and
-/// must not use the same restore or unwind.
+/// The functions of the target may be called from several threads at once, with offsets in any order, each byte once: cdp_snapshot_restore does so with threads. Steps call them from
+/// the thread that steps and in order all the same.
+pub const CDP_TARGET_SHARED: u32 = 1 << 0;
+
+/// Where a restore writes to. Functions return 0 or a negative errno, are called from the thread that steps or made the call, with offsets that ascend, unless CDP_TARGET_SHARED
+/// allows more, and must not use the same restore or unwind.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct cdp_target {
     /// sizeof(cdp_target).
     pub struct_size: u32,
-    /// 0.
+    /// CDP_TARGET_SHARED.
     pub flags: u32,
     /// Passed to every function.
     pub userdata: *mut c_void,
@@ -73,13 +77,13 @@ pub struct cdp_restore_progress {
 sized!(cdp_restore_progress, 40);
 
 /// Where it goes.
-trait Target: RestoreTarget + Send {
+pub(crate) trait Target: RestoreTarget + Send {
     /// Makes everything durable.
     fn finish(&mut self) -> io::Result<()>;
 }
 
 /// A target of the host.
-struct HostTarget {
+pub(crate) struct HostTarget {
     calls: cdp_target,
     userdata: Userdata,
 }
@@ -87,8 +91,13 @@ struct HostTarget {
 // SAFETY: the functions and userdata may be used from any thread, one at a time, as the header obliges the host.
 unsafe impl Send for HostTarget {}
 
-impl RestoreTarget for HostTarget {
-    fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+impl HostTarget {
+    /// Whether its functions may be called from several threads at once.
+    pub fn is_shared(&self) -> bool {
+        self.calls.flags & CDP_TARGET_SHARED != 0
+    }
+
+    pub fn put(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let write = self.calls.write.ok_or(io::ErrorKind::Unsupported)?;
         // SAFETY: a function of the host with its own userdata and data of this length.
         answer(without_ends(|| unsafe {
@@ -96,10 +105,20 @@ impl RestoreTarget for HostTarget {
         }))
     }
 
-    fn zero(&mut self, offset: u64, length: u64) -> io::Result<()> {
+    pub fn clear(&self, offset: u64, length: u64) -> io::Result<()> {
         let zero = self.calls.zero.ok_or(io::ErrorKind::Unsupported)?;
         // SAFETY: a function of the host with its own userdata.
         answer(without_ends(|| unsafe { zero(self.userdata.get(), offset, length) }))
+    }
+}
+
+impl RestoreTarget for HostTarget {
+    fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.put(offset, data)
+    }
+
+    fn zero(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        self.clear(offset, length)
     }
 }
 
@@ -113,11 +132,25 @@ impl Target for HostTarget {
 }
 
 /// A new file; the rest of it is holes.
-struct NewFile(File);
+pub(crate) struct NewFile(File);
+
+impl NewFile {
+    /// Makes it, as long as it will be.
+    pub fn create(path: &str, bytes: u64) -> Outcome<Self> {
+        let made = File::options().write(true).create_new(true).open(path);
+        let file = made.map_err(|error| Failure::io(path, &error))?;
+        file.set_len(bytes).map_err(|error| Failure::io(path, &error))?;
+        Ok(Self(file))
+    }
+
+    pub fn put(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(data, offset)
+    }
+}
 
 impl RestoreTarget for NewFile {
     fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(data, offset)
+        self.put(offset, data)
     }
 
     fn zero(&mut self, _offset: u64, _length: u64) -> io::Result<()> {
@@ -172,14 +205,14 @@ impl Job {
     }
 }
 
-fn target_of(caller: Caller, target: *const cdp_target) -> Outcome<Box<dyn Target>> {
+pub(crate) fn host_target(caller: Caller, target: *const cdp_target) -> Outcome<HostTarget> {
     let calls = caller.options(target)?;
     let userdata = Userdata::new(calls.userdata, calls.free_userdata);
-    check_flags(calls.flags, 0)?;
+    check_flags(calls.flags, CDP_TARGET_SHARED)?;
     if calls.write.is_none() || calls.zero.is_none() {
         return Err(Failure::argument("cdp_target.write or zero is NULL"));
     }
-    Ok(Box::new(HostTarget { calls, userdata }))
+    Ok(HostTarget { calls, userdata })
 }
 
 /// Begins to restore a snapshot into what the host supplies; the struct is copied. Nothing is written yet. Close it with cdp_restore_close.
@@ -192,7 +225,7 @@ pub unsafe extern "C" fn cdp_restore_start(
 ) -> cdp_status {
     guard(|caller| {
         let out = caller.out_handle("restore_out", restore_out);
-        let target = target_of(caller, target)?;
+        let target = Box::new(host_target(caller, target)?);
         let out = out?;
         let held = get(snapshot)?;
         let job = Job::new((*held).clone(), target);
@@ -213,31 +246,33 @@ pub unsafe extern "C" fn cdp_restore_start_file(
     guard(|caller| {
         let out = caller.out_handle("restore_out", restore_out)?;
         let held = get(snapshot)?;
-        let path = caller.text("path", path)?;
-        let made = File::options().write(true).create_new(true).open(path);
-        let file = made.map_err(|error| Failure::io(path, &error))?;
-        file.set_len(held.bytes()).map_err(|error| Failure::io(path, &error))?;
-        let job = Job::new((*held).clone(), Box::new(NewFile(file)));
+        let file = NewFile::create(caller.text("path", path)?, held.bytes())?;
+        let job = Job::new((*held).clone(), Box::new(file));
         out.put(put(job, Some(held.family()))?);
         Ok(())
     })
 }
 
 /// Has so many threads read ahead in each further step, at most 64; 0, which is how a restore begins: none. They are started by a step and end with it, so that
-/// steps with a budget of many MiB go well with them; memory: two pieces of 1 MiB each. The target is called from the thread that steps all the same.
+/// steps with a budget of many MiB go well with them; memory: two pieces of 1 MiB each. The target is called from the thread that steps all the same, whatever its flags;
+/// threads that write too are those of cdp_snapshot_restore, which has no steps.
 /// [one thread at a time, CDP_ERR_BUSY for others; waits for nothing]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cdp_restore_set_readers(restore: *mut cdp_restore, readers: u32) -> cdp_status {
     guard(|_| {
         let held = get(restore)?;
-        if readers > READERS_MAX {
-            return Err(Failure::argument(format!(
-                "{readers} threads that read ahead: at most {READERS_MAX}"
-            )));
-        }
-        held.try_lock().ok_or_else(busy)?.readers = readers as usize;
+        let readers = check_readers(readers)?;
+        held.try_lock().ok_or_else(busy)?.readers = readers;
         Ok(())
     })
+}
+
+/// Bounds the threads of a restore.
+pub(crate) fn check_readers(readers: u32) -> Outcome<usize> {
+    match readers {
+        0..=READERS_MAX => Ok(readers as usize),
+        _ => Err(Failure::argument(format!("{readers} threads of a restore: at most {READERS_MAX}"))),
+    }
 }
 
 fn busy() -> Failure {

@@ -87,7 +87,7 @@ pub struct cdp_resync_options {
     pub flags: u32,
     /// What it looks at: CDP_RESYNC_DIGEST, _FULL, _MAP or _QUICK.
     pub mode: u32,
-    /// Threads that read the source ahead, for the time of the call. 0: none is started.
+    /// Threads that read the source ahead, for the time of the call or of the job, that of a tap too. 0: none is started.
     pub readers: u32,
     /// Bytes of the source that are compared in a second at most. 0: no bound.
     pub bytes_per_second_max: u64,
@@ -123,10 +123,16 @@ pub struct cdp_resync_report {
     pub bytes_different: u64,
     /// What of them was data and not zeroes.
     pub bytes_transferred: u64,
-    /// Bytes read from the source.
+    /// Bytes read from the source; where that lies across a link and answers digests, what came over as bytes of blocks.
     pub source_bytes_read: u64,
     /// Bytes of payload read from the store.
     pub store_bytes_read: u64,
+    /// Bytes of digests that a source across a link has answered, 8 each.
+    pub digest_bytes: u64,
+    /// Regions of it, and parts of regions, whose digests were equal.
+    pub regions_equal: u64,
+    /// Those whose digests differed.
+    pub regions_different: u64,
 }
 sized!(cdp_resync_report, 64);
 
@@ -176,6 +182,9 @@ impl From<&ResyncReport> for cdp_resync_report {
             bytes_transferred: report.counts.bytes_transferred,
             source_bytes_read: report.counts.source_bytes_read,
             store_bytes_read: report.counts.store_bytes_read,
+            digest_bytes: report.counts.digests.digest_bytes,
+            regions_equal: report.counts.digests.regions_equal,
+            regions_different: report.counts.digests.regions_different,
         }
     }
 }

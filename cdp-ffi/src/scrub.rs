@@ -147,7 +147,8 @@ pub unsafe extern "C" fn cdp_store_scrub(
     })
 }
 
-/// As cdp_store_scrub, as a job, whose result is cdp_job_scrub_report and cdp_job_damage_at. What the sources lend is handed back when the job is closed.
+/// As cdp_store_scrub, as a job, whose result is cdp_job_scrub_report and cdp_job_damage_at. cdp_job_limit_rate bounds its speed. What the sources lend
+/// is handed back when the job is closed.
 /// [any thread; waits for the storage]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cdp_scrub_start(

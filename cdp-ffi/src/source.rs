@@ -3,11 +3,17 @@
 use crate::{
     arguments::{Caller, check_flags, sized},
     callback::{Userdata, answer, without_calls},
+    digests::code_of,
     failure::{Failure, Outcome},
     status::CDP_END,
-    types::cdp_free_userdata,
+    types::{cdp_extent, cdp_free_userdata},
 };
-use cdp_core::{SourceReader, SourceStamp};
+use cdp_core::{
+    SourceReader, SourceStamp,
+    dirty_map::ByteRange,
+    format::digest::DigestKey,
+    resync::{DigestUnit, SourceDigests},
+};
 use std::{ffi::c_void, io, mem::size_of, sync::Arc};
 
 /// What changes when a source is changed by anybody. A host that has a generation number of its own may put it into any of the fields.
@@ -50,6 +56,34 @@ pub struct cdp_source {
     pub stamp: Option<unsafe extern "C" fn(userdata: *mut c_void, stamp_out: *mut cdp_source_stamp) -> i32>,
     /// Called exactly once, when nothing is called any more, also when the call that took the struct fails. May be NULL.
     pub free_userdata: cdp_free_userdata,
+    /// For a disk that lies across a link which is slower than the disk: the digests of the ranges, taken at the far end, in their order, exactly digests_count of them.
+    /// unit is CDP_DIGEST_*; the far end answers with cdp_digests_of. They are those of what a read would give: at least every write that was completed when the call was made,
+    /// so that none may be kept from an earlier answer. The ranges are of whole blocks but for the end of the volume, ascend, do not overlap, and cover at most
+    /// CDP_DIGEST_REQUEST_BYTES_MAX bytes. What is not filled counts as different. Who knows the key can prepare blocks that differ and have one digest: give it only to
+    /// an end that may write the disk anyway, over a link that nobody else reads. Resync by digests or by map, and a verification with CDP_VERIFY_DIGESTS, then move
+    /// digests, and the bytes of what differs. NULL: what is compared is read. Given together with read_ranges, or neither.
+    pub digests: Option<
+        unsafe extern "C" fn(
+            userdata: *mut c_void,
+            key: u64,
+            unit: u32,
+            ranges: *const cdp_extent,
+            ranges_count: usize,
+            digests_out: *mut u64,
+            digests_count: usize,
+        ) -> i32,
+    >,
+    /// Reads such ranges, one behind the other, in one exchange, into a buffer that is as long as they are together: as read does for each. Given together with digests, or
+    /// neither.
+    pub read_ranges: Option<
+        unsafe extern "C" fn(
+            userdata: *mut c_void,
+            ranges: *const cdp_extent,
+            ranges_count: usize,
+            buf: *mut c_void,
+            len: usize,
+        ) -> i32,
+    >,
 }
 sized!(cdp_source, 56);
 
@@ -73,6 +107,9 @@ pub fn host_source(caller: Caller, source: *const cdp_source) -> Outcome<Arc<Hos
     let userdata = Userdata::new(calls.userdata, calls.free_userdata);
     check_flags(calls.flags, 0)?;
     let read = calls.read.ok_or_else(|| Failure::argument("cdp_source.read is NULL"))?;
+    if calls.digests.is_some() != calls.read_ranges.is_some() {
+        return Err(Failure::argument("cdp_source.digests and read_ranges: give both or neither"));
+    }
     Ok(Arc::new(HostSource { read, calls, userdata }))
 }
 
@@ -100,6 +137,10 @@ impl SourceReader for HostSource {
         }
     }
 
+    fn digests(&self) -> Option<&dyn SourceDigests> {
+        self.calls.digests.is_some().then_some(self as &dyn SourceDigests)
+    }
+
     fn stamp(&self) -> io::Result<Option<SourceStamp>> {
         let Some(stamp) = self.calls.stamp else { return Ok(None) };
         let mut given = cdp_source_stamp::default();
@@ -112,4 +153,36 @@ impl SourceReader for HostSource {
             }),
         }
     }
+}
+
+/// What a digest that the host did not fill in says: it differs from that of the store, so that its bytes are looked at.
+const NOT_FILLED: u64 = u64::MAX;
+
+impl SourceDigests for HostSource {
+    fn digests(&self, key: DigestKey, unit: DigestUnit, ranges: &[ByteRange]) -> io::Result<Vec<u64>> {
+        let digests = self.calls.digests.ok_or(io::ErrorKind::Unsupported)?;
+        let count: u64 = ranges.iter().map(|range| unit.count(*range)).sum();
+        let mut answered = vec![NOT_FILLED; usize::try_from(count).map_err(io::Error::other)?];
+        let (asked, unit) = (extents_of(ranges), code_of(unit));
+        let (to, room) = (answered.as_mut_ptr(), answered.len());
+        // SAFETY: a function of the host with its own userdata, an array to read and one of this length to fill.
+        answer(without_calls(|| unsafe {
+            digests(self.userdata.get(), key.0, unit, asked.as_ptr(), asked.len(), to, room)
+        }))?;
+        Ok(answered)
+    }
+
+    fn read_ranges(&self, ranges: &[ByteRange], buf: &mut [u8]) -> io::Result<()> {
+        let read_ranges = self.calls.read_ranges.ok_or(io::ErrorKind::Unsupported)?;
+        let asked = extents_of(ranges);
+        let (to, len) = (buf.as_mut_ptr().cast(), buf.len());
+        // SAFETY: a function of the host with its own userdata, an array to read and a buffer of this length.
+        answer(without_calls(|| unsafe {
+            read_ranges(self.userdata.get(), asked.as_ptr(), asked.len(), to, len)
+        }))
+    }
+}
+
+fn extents_of(ranges: &[ByteRange]) -> Vec<cdp_extent> {
+    ranges.iter().map(|range| cdp_extent { offset: range.offset, len: range.bytes }).collect()
 }

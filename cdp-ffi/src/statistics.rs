@@ -51,6 +51,10 @@ pub struct cdp_store_stats {
     pub coalesced_bytes: u64,
     /// How many were left of them.
     pub coalesced_stored_bytes: u64,
+    /// Bytes of the frames written since the store was opened: what the writes themselves cost, before index and sealing.
+    pub frame_bytes: u64,
+    /// Bytes of the index runs.
+    pub index_bytes: u64,
 }
 sized!(cdp_store_stats, 136);
 
@@ -113,6 +117,8 @@ pub unsafe extern "C" fn cdp_store_stats_get(
             pool_frames_free: pool.frames_free,
             coalesced_bytes: stats.coalesced_bytes,
             coalesced_stored_bytes: stats.coalesced_stored_bytes,
+            frame_bytes: stats.frame_bytes,
+            index_bytes: stats.index_bytes,
         });
         Ok(())
     })

@@ -22,6 +22,8 @@ use std::{
 
 /// The store takes over what differs or cannot be read.
 pub const CDP_VERIFY_REPAIR: u32 = 1 << 0;
+/// Keyed 64-bit digests are compared instead of bytes, where the source has cdp_source.digests: each side reads its own bytes, and digests cross the link, and what is mended.
+pub const CDP_VERIFY_DIGESTS: u32 = 1 << 1;
 
 /// Most bytes of a cursor.
 pub const CDP_VERIFY_CURSOR_BYTES_MAX: usize = 8 << 20;
@@ -32,7 +34,7 @@ pub const CDP_VERIFY_CURSOR_BYTES_MAX: usize = 8 << 20;
 pub struct cdp_verify_options {
     /// sizeof(cdp_verify_options).
     pub struct_size: u32,
-    /// CDP_VERIFY_REPAIR.
+    /// CDP_VERIFY_REPAIR, CDP_VERIFY_DIGESTS.
     pub flags: u32,
     /// Threads that read the source ahead, until the call or the job has ended. 0: none is started.
     pub readers: u32,
@@ -71,10 +73,16 @@ pub struct cdp_verify_report {
     pub bytes_unsettled: u64,
     /// How many ranges of differences there are; it may be more than were stored.
     pub extents_count: u64,
-    /// Bytes read from the source.
+    /// Bytes read from the source; what was compared by digests is not among them.
     pub source_bytes_read: u64,
     /// Bytes of payload read from the store.
     pub store_bytes_read: u64,
+    /// Bytes of digests that a source across a link has answered, 8 each.
+    pub digest_bytes: u64,
+    /// Regions of it, and parts of regions, whose digests were equal when they were first looked at.
+    pub regions_equal: u64,
+    /// Those whose digests differed then.
+    pub regions_different: u64,
 }
 sized!(cdp_verify_report, 64);
 
@@ -92,6 +100,9 @@ impl From<&VerifyReport> for cdp_verify_report {
             extents_count: found.extents.len() as u64,
             source_bytes_read: found.source_bytes_read,
             store_bytes_read: found.store_bytes_read,
+            digest_bytes: found.digests.digest_bytes,
+            regions_equal: found.digests.regions_equal,
+            regions_different: found.digests.regions_different,
         }
     }
 }
@@ -101,13 +112,13 @@ fn options_of(
     options: *const cdp_verify_options,
 ) -> Outcome<(VerifyOptions, Option<VerifyCursor>)> {
     let given = caller.options_or_default(options)?;
-    check_flags(given.flags, CDP_VERIFY_REPAIR)?;
+    check_flags(given.flags, CDP_VERIFY_REPAIR | CDP_VERIFY_DIGESTS)?;
     check_reserved(given.reserved)?;
     let options = VerifyOptions {
         repair: given.flags & CDP_VERIFY_REPAIR != 0,
         readers: given.readers as usize,
         bytes_per_second_max: Some(given.bytes_per_second_max).filter(|rate| *rate != 0),
-        digests: false,
+        digests: given.flags & CDP_VERIFY_DIGESTS != 0,
     };
     if given.cursor.is_null() && given.cursor_len == 0 {
         return Ok((options, None));
@@ -149,7 +160,7 @@ fn begin(
     Ok(work)
 }
 
-/// Compares the newest state of a volume (NULL: the first one) with a source byte by byte, while writes to both may go on through a tap. The source
+/// Compares the newest state of a volume (NULL: the first one) with a source byte by byte, or with CDP_VERIFY_DIGESTS by digests, while writes to both may go on through a tap. The source
 /// is never written. Differences and damage are no failures: they are in the report. The first extents_count of the ranges that differ are
 /// stored in extents_out, which may be NULL with 0. options and watch may be NULL; ended early by the watch, nothing is repaired.
 /// CDP_ERR_INVALID_ARGUMENT for a cursor of another store or volume. [any thread; waits for the storage and the source]

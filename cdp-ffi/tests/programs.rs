@@ -53,8 +53,25 @@ macro_rules! programs {
     };
 }
 programs!(
-    across, custom, dirty_map, flat, inline, job, log, mirror, mirror_log, misuse, plan, queue, scrub, seed,
-    submit, tap, verify,
+    across,
+    custom,
+    dirty_map,
+    flat,
+    inline,
+    job,
+    link,
+    log,
+    mirror,
+    mirror_log,
+    misuse,
+    plan,
+    queue,
+    restore_all,
+    scrub,
+    seed,
+    submit,
+    tap,
+    verify,
 );
 
 /// Goal: no program is forgotten. Method: the files and the list above.

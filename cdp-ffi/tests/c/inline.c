@@ -237,6 +237,9 @@ static void figures(cdp_store *store, cdp_volume *volume) {
   CDP_INIT(info);
   OK(cdp_store_stats_get(store, &stats));
   CHECK(stats.source_bytes > 0 && stats.stored_bytes > stats.source_bytes && stats.pool_frames == 0);
+  /* What the writes cost is part of all that was written, and there is an index as soon as there are runs. */
+  CHECK(stats.frame_bytes > 0 && stats.frame_bytes <= stats.written_bytes && stats.index_bytes <= stats.stored_bytes);
+  CHECK((stats.index_bytes > 0) == (stats.runs > 0));
   OK(cdp_volume_stats_get(volume, &own));
   CHECK(own.mode == CDP_CAPTURE_INLINE && own.writes >= 4 && own.sizes[3] >= 2);
   OK(cdp_store_info_get(store, &info));

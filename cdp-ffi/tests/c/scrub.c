@@ -156,6 +156,33 @@ int main(int argc, char **argv) {
   OK(cdp_job_close(&job));
   OK(cdp_mirror_close(&mirror));
   CHECK(damage(store) == 1);
+
+  /* Held to a rate, a scrub and a check wait in between, and do nothing meanwhile; without it they come to their end, and find the same. */
+  for (int kind = 0; kind < 2; kind++) {
+    uint64_t before;
+    if (kind == 0)
+      OK(cdp_scrub_start(store, NULL, 0, &job));
+    else
+      OK(cdp_check_start(store, CDP_CHECK_DEEP, &job));
+    OK(cdp_job_limit_rate(job, 1));
+    while ((status = cdp_job_step(job, 0, &progress)) == CDP_OK && progress.wait_ns == 0) {
+    }
+    EXPECT(CDP_OK, status);
+    before = progress.bytes_done;
+    for (int again = 0; again < 3; again++) OK(cdp_job_step(job, UINT64_MAX, &progress));
+    CHECK(progress.wait_ns > 0 && progress.bytes_done == before && before < progress.bytes_total);
+    OK(cdp_job_limit_rate(job, 0));
+    EXPECT(CDP_END, cdp_job_step(job, UINT64_MAX, &progress));
+    CHECK(progress.flags == CDP_JOB_DONE);
+    OK(cdp_job_damage_at(job, 0, text, sizeof text));
+    EXPECT(CDP_END, cdp_job_damage_at(job, 1, text, sizeof text));
+    OK(cdp_job_limit_rate(job, 1));
+    OK(cdp_job_close(&job));
+  }
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_job_limit_rate(job, 1));
+  OK(cdp_verify_start(store, NULL, &from, NULL, &job));
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_job_limit_rate(job, 1));
+  OK(cdp_job_close(&job));
   OK(cdp_store_close(&store));
   OK(cdp_storage_close(&storage));
   CHECK(host.freed == 1);

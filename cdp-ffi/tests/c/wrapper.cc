@@ -52,6 +52,7 @@ void jobs(cdp::store &store, const std::string &base) {
   CHECK(verify.run() && verify.verify_extents().size() == 1 && !verify.verify_cursor());
   CHECK(verify.verify_report().bytes_compared < bytes);
   auto check = store.start_check();
+  check.limit_rate(1);
   check.cancel();
   CHECK(!check.run());
   try {
@@ -65,6 +66,14 @@ void jobs(cdp::store &store, const std::string &base) {
   auto restore = snapshot.restore_to(base + "-restored.img");
   restore.set_readers(2);
   CHECK(restore.run().bytes_done == bytes);
+  const auto at_once = base + "-at-once.img";
+  CHECK(snapshot.restore_file(at_once, 2).bytes_done == bytes);
+  try {
+    snapshot.restore_file(at_once);
+    CHECK(false);
+  } catch (const cdp::error &error) {
+    CHECK(error.status() == CDP_ERR_EXISTS);
+  }
   disk[5] ^= 1;
 }
 

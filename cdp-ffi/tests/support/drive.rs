@@ -223,6 +223,7 @@ impl Driver<'_> {
         let mut source: cdp_source = zeroed();
         source.read = Some(source_read);
         source.free_userdata = Some(come_back);
+        self.across_a_link(&mut source);
         // The size is right: with another one nothing is taken over.
         Room::of(source, u32::try_from(size_of::<cdp_source>()).expect("small"), 0xee)
     }

@@ -1,20 +1,104 @@
 //! The calls of the random driver that have to do with dirty maps, plans and sizes of histories, mirror sets as sources, cursors and dates.
 
-use super::{CDP_OK, Call, DISK, Driver, Room, cdp_status, mirrors::stopped, zeroed};
+use super::{CDP_OK, Call, DISK, Driver, LENT, Room, cdp_status, come_back, mirrors::stopped, zeroed};
 use cdp::{
-    bookmark_more::*, dirty_map::*, job::cdp_job, map_file::*, mirror::*, mirror_source::*, restore::*,
-    retention_plan::*, size::*, snapshot::cdp_extent_iter, source::cdp_source, storage::*, store::*,
-    types::*, verify::*, volume::*,
+    bookmark_more::*, digests::*, dirty_map::*, job::*, map_file::*, mirror::*, mirror_source::*, restore::*,
+    restore_all::*, retention_plan::*, size::*, snapshot::cdp_extent_iter, source::cdp_source, storage::*,
+    store::*, types::*, verify::*, volume::*,
 };
 use std::{
     ffi::{c_char, c_void},
     ptr,
+    sync::atomic::Ordering,
 };
 
 /// Most files of maps that are made.
 const EXTENTS: u64 = 4;
 
+/// Digests that are right for zeroes alone, and now and then none.
+unsafe extern "C" fn link_digests(
+    _: *mut c_void,
+    key: u64,
+    _: u32,
+    _: *const cdp_extent,
+    ranges_count: usize,
+    digests_out: *mut u64,
+    digests_count: usize,
+) -> i32 {
+    // SAFETY: the library gives room for as many.
+    unsafe { ptr::write_bytes(digests_out, 0, digests_count - digests_count / 3) };
+    if key.wrapping_add(ranges_count as u64).is_multiple_of(5) { -32 } else { 0 }
+}
+
+unsafe extern "C" fn link_ranges(
+    _: *mut c_void,
+    _: *const cdp_extent,
+    _: usize,
+    buf: *mut c_void,
+    len: usize,
+) -> i32 {
+    // SAFETY: the library gives a buffer of this length.
+    unsafe { ptr::write_bytes(buf.cast::<u8>(), 3, len) };
+    0
+}
+
+unsafe extern "C" fn shared_write(_: *mut c_void, offset: u64, _: *const c_void, len: usize) -> i32 {
+    if len > 0 && !offset.is_multiple_of(5) { 0 } else { -28 }
+}
+
+unsafe extern "C" fn shared_zero(_: *mut c_void, offset: u64, _: u64) -> i32 {
+    if offset.is_multiple_of(3) { -28 } else { 0 }
+}
+
 impl Driver<'_> {
+    /// Makes some sources such that answer digests, and few such that do half of it.
+    pub fn across_a_link(&mut self, source: &mut cdp_source) {
+        let how = self.choices.byte();
+        source.digests = (how >= 192).then_some(link_digests);
+        source.read_ranges = (192..250).contains(&how).then_some(link_ranges);
+    }
+
+    /// A request for digests as it may come over a link.
+    fn request(&mut self) -> cdp_status {
+        let (flags, len) = (self.choices.flags(), usize::from(self.choices.byte()));
+        let mut extents = [cdp_extent::default(); 3];
+        for extent in &mut extents {
+            *extent = cdp_extent { offset: self.choices.number(), len: self.choices.number() };
+        }
+        let (bytes, mut digests, mut needed) = (self.choices.number(), [0_u64; 64], 0);
+        let (ranges, count) = (extents.as_ptr(), len % 4);
+        let mut source = self.source();
+        // SAFETY: arrays are as long as is said, and the source is whole.
+        unsafe {
+            Self::check(cdp_digests_check(bytes, flags, ranges, count, &raw mut needed));
+            let (to, room) = (digests.as_mut_ptr(), len % 65);
+            cdp_digests_of(source.get(), bytes, 7, flags, ranges, count, to, room, &raw mut needed)
+        }
+    }
+
+    /// A restore at once, on a few threads or on none.
+    fn restore_at_once(&mut self) -> cdp_status {
+        let mut target: cdp_target = zeroed();
+        target.write = Some(shared_write);
+        target.zero = Some(shared_zero);
+        target.free_userdata = Some(come_back);
+        target.flags = self.choices.flags();
+        let mut target = Room::of(target, u32::try_from(size_of::<cdp_target>()).expect("small"), 0);
+        LENT.fetch_add(1, Ordering::SeqCst);
+        let mut options: cdp_restore_options = zeroed();
+        options.threads = self.choices.flags() & 0x43;
+        let (mut options, mut room) =
+            (self.choices.room(options), self.choices.room(zeroed::<cdp_restore_progress>()));
+        let watch = ptr::null();
+        // SAFETY: structs have room for any size; handles may be anything.
+        unsafe {
+            // A place that nothing can be made at.
+            let path = c"/none/of/that/name".as_ptr();
+            Self::check(cdp_snapshot_restore_file(self.handle(), path, options.get(), watch, room.get()));
+            cdp_snapshot_restore(self.handle(), target.get(), options.get(), watch, room.get())
+        }
+    }
+
     /// Any of them.
     pub fn more(&mut self, op: u8, call: Call) -> cdp_status {
         match op {
@@ -211,7 +295,12 @@ impl Driver<'_> {
                     cdp_bookmark_schedule_get(self.handle(), info.get())
                 }
                 21 => match flags {
-                    0 => cdp_restore_set_readers(self.handle(), u32::from(self.choices.byte() % 70)),
+                    0 => match len % 4 {
+                        0 => cdp_restore_set_readers(self.handle(), u32::from(self.choices.byte() % 70)),
+                        1 => cdp_job_limit_rate(self.handle(), offset),
+                        2 => self.request(),
+                        _ => self.restore_at_once(),
+                    },
                     _ => cdp_mirror_repair_range(self.handle(), flags, offset, self.choices.number()),
                 },
                 22 => {
