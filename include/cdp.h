@@ -2108,6 +2108,16 @@ cdp_status cdp_map_file_open(cdp_storage *storage,
                              struct cdp_map_file_opened *opened_out,
                              struct cdp_map_file **file_out);
 
+// Writes the map of the volume at its new size, a multiple of 512, as a new map on a new extent of a storage, and opens that: what is new is dirty; durable when this
+// returns. The old file is closed, with its maps and runs, and its variable is NULL; it stays on its extent as it was, for an open after a crash, until the host has switched
+// to the new one and removes it. CDP_ERR_INVALID_ARGUMENT while a write is in flight, CDP_ERR_EXISTS when there is an extent of that number; after any error the old file is
+// still in use. [any thread; waits for the storage]
+cdp_status cdp_map_file_resize_into(struct cdp_map_file **file,
+                                    cdp_storage *storage,
+                                    uint64_t extent,
+                                    uint64_t new_bytes,
+                                    struct cdp_map_file **file_out);
+
 // The map itself, for the functions of cdp_dirty_map; closed with the file. What is set in it directly, and runs that become clean, are durable with the next
 // cdp_map_file_checkpoint. [any thread; waits for nothing]
 cdp_status cdp_map_file_map(const struct cdp_map_file *file,
@@ -2235,6 +2245,10 @@ typedef struct cdp_resync_report {
   uint64_t regions_equal;
   // Those whose digests differed.
   uint64_t regions_different;
+  // What of bytes_different the store could not read.
+  uint64_t bytes_damaged;
+  // Times that it had to begin again with what was under way: the source failed, or the store had no room.
+  uint64_t setbacks;
 } cdp_resync_report;
 
 // Makes the newest state of a volume (NULL: the first one) equal to a source that nobody captures from and nobody changes meanwhile. What differs
@@ -2706,6 +2720,16 @@ cdp_status cdp_volume_import(cdp_store *store,
                              uint64_t time_ns,
                              const cdp_watch *watch,
                              cdp_volume **volume_out);
+
+// Makes a new store, as cdp_store_create does, whose first volume begins with the content of a source, as cdp_volume_import has it: durable when this returns. The
+// import is seq 1. Close it with cdp_store_close. On failure nothing is open; what was begun in the directory or storage is no store and may be removed.
+// [any thread; waits for the storage and the source]
+cdp_status cdp_store_create_with_import(const char *path,
+                                        const cdp_create_options *options,
+                                        const cdp_source *source,
+                                        uint64_t time_ns,
+                                        const cdp_watch *watch,
+                                        cdp_store **store_out);
 
 /* ---- restore: at once -------------------------------------------------------------------------------------------- */
 
@@ -3407,6 +3431,10 @@ typedef struct cdp_volume_stats {
   uint64_t dirty_bytes;
   // Writes by size: of 512 bytes and less, 1 KiB and less, and so on by powers of two; the last holds all that is longer.
   uint64_t sizes[16];
+  // Bytes captured that are not durable yet.
+  uint64_t lag_bytes;
+  // Age of the oldest of them, nanoseconds.
+  uint64_t lag_ns;
 } cdp_volume_stats;
 
 // Figures of the store. [any thread; waits for the storage]

@@ -7,11 +7,11 @@ use crate::{
     resync::{Watch, cdp_watch},
     source::{HostSource, cdp_source, host_source},
     status::cdp_status,
-    store::cdp_store,
+    store::{cdp_create_options, cdp_store, new_store},
     volume::cdp_volume,
 };
 use cdp_core::{
-    ImportSource, SourceReader,
+    ImportSource, SourceReader, Store,
     units::{BLOCK_BYTES, TimeNs},
 };
 use std::{ffi::c_char, io, sync::Arc};
@@ -77,6 +77,33 @@ pub unsafe extern "C" fn cdp_volume_import(
         let volume = held.store.import_volume(name, bytes, &mut once, time, &mut tell);
         let volume = volume.map_err(Failure::from)?;
         out.put(put(volume, Some(held.family()))?);
+        Ok(())
+    })
+}
+
+/// Makes a new store, as cdp_store_create does, whose first volume begins with the content of a source, as cdp_volume_import has it: durable when this returns. The
+/// import is seq 1. Close it with cdp_store_close. On failure nothing is open; what was begun in the directory or storage is no store and may be removed.
+/// [any thread; waits for the storage and the source]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_store_create_with_import(
+    path: *const c_char,
+    options: *const cdp_create_options,
+    source: *const cdp_source,
+    time_ns: u64,
+    watch: *const cdp_watch,
+    store_out: *mut *mut cdp_store,
+) -> cdp_status {
+    guard(|caller| {
+        let (out, source) = (caller.out_handle("store_out", store_out), host_source(caller, source));
+        let new = new_store(caller, path, options)?;
+        let (out, source) = (out?, source?);
+        let watch = Watch::of(caller, watch)?;
+        let time = Some(time_ns).filter(|time| *time != 0).map(TimeNs::new);
+        let mut once = Once { source, watch: &watch, bytes: new.create().bytes, next: 0 };
+        let mut tell = |progress| watch.tell(progress);
+        out.put(new.make(|storage, create, open| {
+            Store::create_with_import(storage, create, open, &mut once, time, &mut tell)
+        })?);
         Ok(())
     })
 }

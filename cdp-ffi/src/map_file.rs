@@ -194,6 +194,39 @@ pub unsafe extern "C" fn cdp_map_file_open(
     })
 }
 
+/// Writes the map of the volume at its new size, a multiple of 512, as a new map on a new extent of a storage, and opens that: what is new is dirty; durable when this
+/// returns. The old file is closed, with its maps and runs, and its variable is NULL; it stays on its extent as it was, for an open after a crash, until the host has switched
+/// to the new one and removes it. CDP_ERR_INVALID_ARGUMENT while a write is in flight, CDP_ERR_EXISTS when there is an extent of that number; after any error the old file is
+/// still in use. [any thread; waits for the storage]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cdp_map_file_resize_into(
+    file: *mut *mut cdp_map_file,
+    storage: *mut cdp_storage,
+    extent: u64,
+    new_bytes: u64,
+    file_out: *mut *mut cdp_map_file,
+) -> cdp_status {
+    guard(|caller| {
+        let out = caller.out_handle("file_out", file_out)?;
+        let (old, storage) = (get(caller.variable(file)?.cast_const())?, get(storage)?);
+        let failed = |error| Failure::io("the extent of a dirty map", &error);
+        let made = storage.create(ExtentId::new(extent), 0).map_err(failed)?;
+        let resized = old
+            .resize_into(made, new_bytes)
+            .map_err(Failure::from)
+            .and_then(|resized| storage.sync_names().map(|()| resized).map_err(failed));
+        if resized.is_err() {
+            // What was begun is no map.
+            let _ = storage.remove(ExtentId::new(extent));
+        }
+        out.put(put(Arc::new(resized?), None)?);
+        if let Some(old) = caller.close(file)? {
+            drop(remove_family(old.family()));
+        }
+        Ok(())
+    })
+}
+
 /// The map itself, for the functions of cdp_dirty_map; closed with the file. What is set in it directly, and runs that become clean, are durable with the next
 /// cdp_map_file_checkpoint. [any thread; waits for nothing]
 #[unsafe(no_mangle)]

@@ -133,6 +133,10 @@ pub struct cdp_resync_report {
     pub regions_equal: u64,
     /// Those whose digests differed.
     pub regions_different: u64,
+    /// What of bytes_different the store could not read.
+    pub bytes_damaged: u64,
+    /// Times that it had to begin again with what was under way: the source failed, or the store had no room.
+    pub setbacks: u64,
 }
 sized!(cdp_resync_report, 64);
 
@@ -185,6 +189,8 @@ impl From<&ResyncReport> for cdp_resync_report {
             digest_bytes: report.counts.digests.digest_bytes,
             regions_equal: report.counts.digests.regions_equal,
             regions_different: report.counts.digests.regions_different,
+            bytes_damaged: report.counts.bytes_damaged,
+            setbacks: report.counts.setbacks,
         }
     }
 }

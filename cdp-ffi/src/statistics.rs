@@ -85,6 +85,10 @@ pub struct cdp_volume_stats {
     pub dirty_bytes: u64,
     /// Writes by size: of 512 bytes and less, 1 KiB and less, and so on by powers of two; the last holds all that is longer.
     pub sizes: [u64; 16],
+    /// Bytes captured that are not durable yet.
+    pub lag_bytes: u64,
+    /// Age of the oldest of them, nanoseconds.
+    pub lag_ns: u64,
 }
 sized!(cdp_volume_stats, 168);
 
@@ -149,6 +153,8 @@ pub unsafe extern "C" fn cdp_volume_stats_get(
             sequential: own.writes.sequential,
             dirty_bytes: own.dirty_bytes,
             sizes: own.writes.sizes,
+            lag_bytes: own.lag_bytes,
+            lag_ns: own.lag_ns,
         });
         Ok(())
     })

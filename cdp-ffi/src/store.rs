@@ -246,20 +246,52 @@ pub unsafe extern "C" fn cdp_store_create(
 ) -> cdp_status {
     guard(|caller| {
         let out = caller.out_handle("store_out", store_out);
-        let given = caller.options(options)?;
-        let opening = opening(caller, given.open)?;
+        let new = new_store(caller, path, options)?;
         let out = out?;
-        check_flags(given.flags, 0)?;
-        if opening.flags & CDP_OPEN_READ_ONLY != 0 {
-            return Err(Failure::argument("a new store is not opened read-only"));
-        }
-        let volume = caller.text_optional("volume", given.volume)?.unwrap_or("disk").to_owned();
-        let storage = opening.storage(caller.text_optional("path", path)?, How::Create)?;
-        let clock = opening.options.clock.clone();
-        let create = CreateOptions { volume, bytes: given.bytes };
-        out.put(put_store(Store::create(storage, &create, opening.options)?, clock, opening.log)?);
+        out.put(new.make(|storage, create, open| Store::create(storage, create, open))?);
         Ok(())
     })
+}
+
+/// What a store is made of.
+pub(crate) struct NewStore {
+    storage: Arc<dyn Storage>,
+    create: CreateOptions,
+    open: OpenOptions,
+    log: Option<Arc<HostLog>>,
+}
+
+pub(crate) fn new_store(
+    caller: Caller,
+    path: *const c_char,
+    options: *const cdp_create_options,
+) -> Outcome<NewStore> {
+    let given = caller.options(options)?;
+    let opening = opening(caller, given.open)?;
+    check_flags(given.flags, 0)?;
+    if opening.flags & CDP_OPEN_READ_ONLY != 0 {
+        return Err(Failure::argument("a new store is not opened read-only"));
+    }
+    let volume = caller.text_optional("volume", given.volume)?.unwrap_or("disk").to_owned();
+    let storage = opening.storage(caller.text_optional("path", path)?, How::Create)?;
+    let create = CreateOptions { volume, bytes: given.bytes };
+    Ok(NewStore { storage, create, open: opening.options, log: opening.log })
+}
+
+impl NewStore {
+    pub fn create(&self) -> &CreateOptions {
+        &self.create
+    }
+
+    /// Makes the store and gives it a handle.
+    pub fn make(
+        self,
+        make: impl FnOnce(Arc<dyn Storage>, &CreateOptions, OpenOptions) -> cdp_core::Result<Store>,
+    ) -> Outcome<*mut cdp_store> {
+        let clock = self.open.clock.clone();
+        let store = make(self.storage, &self.create, self.open)?;
+        put_store(store, clock, self.log)
+    }
 }
 
 /// Opens a store as its owner, and recovers it if need be, or for reading only. Either path or options.storage is given. options may be NULL.

@@ -5,13 +5,15 @@
 
 enum { DISK = 1 << 30, MIB = 1 << 20 };
 
-static uint64_t dirty(const cdp_dirty_map *map) {
+static uint64_t dirty_of(const cdp_dirty_map *map, uint64_t bytes) {
   cdp_dirty_map_info info;
   CDP_INIT(info);
   OK(cdp_dirty_map_info_get(map, &info));
-  CHECK(info.bytes == DISK && info.granularity_bytes == BLOCK);
+  CHECK(info.bytes == bytes && info.granularity_bytes == BLOCK);
   return info.dirty_bytes;
 }
+
+static uint64_t dirty(const cdp_dirty_map *map) { return dirty_of(map, DISK); }
 
 static int is_dirty(const cdp_dirty_map *map, uint64_t offset, uint64_t len) {
   uint32_t found = 77;
@@ -263,6 +265,24 @@ static void in_a_file(const char *path) {
   OK(cdp_map_file_map(file, &map));
   CHECK(dirty(map) == DISK);
   OK(cdp_map_file_close(&file));
+
+  /* At another size on another extent: what was dirty stays so, what is new is dirty, and the old file lets no write through any more. */
+  options.flags = 0;
+  OK(cdp_map_file_create(storage, 7, &options, &file));
+  OK(cdp_map_file_begin(file, 10 * MIB, BLOCK, 0, &write));
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_map_file_resize_into(&file, storage, 8, DISK + MIB, &gone));
+  OK(cdp_map_write_end(&write, 1));
+  OK(cdp_map_file_map(file, &map));
+  OK(cdp_dirty_map_set(map, 10 * MIB, 1));
+  OK(cdp_dirty_map_close(&map));
+  EXPECT(CDP_ERR_EXISTS, cdp_map_file_resize_into(&file, storage, 7, DISK + MIB, &gone));
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_map_file_resize_into(&file, storage, 8, 0, &gone));
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_map_file_resize_into(NULL, storage, 8, DISK + MIB, &gone));
+  OK(cdp_map_file_resize_into(&file, storage, 8, DISK + MIB, &gone));
+  CHECK(file == NULL);
+  OK(cdp_map_file_map(gone, &map));
+  CHECK(dirty_of(map, DISK + MIB) == BLOCK + MIB && is_dirty(map, 10 * MIB, BLOCK) && is_dirty(map, DISK, MIB));
+  OK(cdp_map_file_close(&gone));
   OK(cdp_storage_close(&storage));
   EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_map_file_create(storage, 6, &options, &file));
 }

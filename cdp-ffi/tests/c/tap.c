@@ -270,6 +270,52 @@ static void imported(cdp_store *store) {
   EXPECT(CDP_ERR_NOT_FOUND, cdp_volume_open(store, "ended", &volume));
 }
 
+/* A store whose first volume begins with the content of the disk; and one that is ended early and is none. */
+static void created_with_import(void) {
+  static unsigned char found[DISK];
+  cdp_source source = source_of(&disk);
+  cdp_storage *storage = NULL, *other = NULL;
+  cdp_create_options options;
+  cdp_open_options open;
+  cdp_store *store = NULL;
+  cdp_volume *volume = NULL;
+  cdp_volume_stats stats;
+  cdp_watch watch;
+  cdp_point latest;
+  int told = 0, freed = disk.freed;
+  CDP_INIT(options);
+  CDP_INIT(open);
+  CDP_INIT(stats);
+  CDP_INIT(watch);
+  OK(cdp_storage_open_memory(0, &storage));
+  OK(cdp_storage_open_memory(0, &other));
+  open.storage = storage;
+  options.open = &open;
+  options.bytes = DISK;
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_store_create_with_import(NULL, &options, NULL, 0, NULL, &store));
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_store_create_with_import(NULL, NULL, &source, 0, NULL, &store));
+  CHECK(store == NULL && disk.freed == freed + 1);
+  OK(cdp_store_create_with_import(NULL, &options, &source, 0, NULL, &store));
+  CHECK(disk.freed == freed + 2);
+  OK(cdp_resolve(store, "latest", &latest));
+  CHECK(latest.seq == 1);
+  OK(cdp_volume_open(store, NULL, &volume));
+  OK(cdp_volume_read(volume, 0, found, DISK));
+  CHECK(memcmp(found, disk.bytes, DISK) == 0);
+  OK(cdp_volume_stats_get(volume, &stats));
+  CHECK(stats.lag_bytes == 0 && stats.lag_ns == 0);
+  OK(cdp_volume_close(&volume));
+  OK(cdp_store_close(&store));
+  watch.userdata = &told;
+  watch.progress = stop;
+  open.storage = other;
+  options.bytes = 4 * DISK;
+  EXPECT(CDP_ERR_IO, cdp_store_create_with_import(NULL, &options, &source, 0, &watch, &store));
+  CHECK(store == NULL && told > 0 && cdp_last_error_errno() == 125);
+  OK(cdp_storage_close(&storage));
+  OK(cdp_storage_close(&other));
+}
+
 int main(int argc, char **argv) {
   char path[512];
   cdp_store *store = new_store(in_directory(path, sizeof path, argc, argv, "store"), DISK);
@@ -297,6 +343,7 @@ int main(int argc, char **argv) {
   OK(cdp_tap_close(&tap));
   compared(store);
   imported(store);
+  created_with_import();
   /* With an activity log every write is begun; one that was not is an event. */
   options.flags = CDP_TAP_ACTIVITY_LOG;
   options.log_regions_max = 8;
