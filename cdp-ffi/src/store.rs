@@ -248,7 +248,7 @@ pub unsafe extern "C" fn cdp_store_create(
         let out = caller.out_handle("store_out", store_out);
         let new = new_store(caller, path, options)?;
         let out = out?;
-        out.put(new.make(|storage, create, open| Store::create(storage, create, open))?);
+        out.put(new.make(Store::create)?);
         Ok(())
     })
 }
