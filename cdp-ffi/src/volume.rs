@@ -1,7 +1,7 @@
 //! Volumes: made, listed, and written inline, where the store is the disk.
 
 use crate::{
-    arguments::{check_flags, sized, text_into},
+    arguments::{Caller, check_flags, sized, text_into},
     failure::Outcome,
     guard::{guard, guard_status},
     handle::{Held, get, kind, put},
@@ -161,6 +161,23 @@ pub(crate) fn finish(volume: &Volume, seq: Seq, flags: u32) -> Outcome {
     Ok(())
 }
 
+/// One change of a volume: what every function has that makes one.
+fn change(
+    volume: *mut cdp_volume,
+    flags: u32,
+    seq_out: *mut u64,
+    make: impl FnOnce(Caller, &Volume) -> Outcome<Seq>,
+) -> cdp_status {
+    guard(|caller| {
+        let volume = checked(volume, flags)?;
+        let out = caller.out_optional("seq_out", seq_out)?;
+        let seq = make(caller, &volume)?;
+        finish(&volume, seq, flags)?;
+        out.put(seq.get());
+        Ok(())
+    })
+}
+
 fn checked(volume: *mut cdp_volume, flags: u32) -> Outcome<Held<Volume>> {
     check_flags(flags, CDP_WRITE_FUA)?;
     get(volume)
@@ -179,14 +196,7 @@ pub unsafe extern "C" fn cdp_volume_write(
     flags: u32,
     seq_out: *mut u64,
 ) -> cdp_status {
-    guard(|caller| {
-        let volume = checked(volume, flags)?;
-        let out = caller.out_optional("seq_out", seq_out)?;
-        let seq = volume.write(offset, caller.bytes("buf", buf, len)?)?;
-        finish(&volume, seq, flags)?;
-        out.put(seq.get());
-        Ok(())
-    })
+    change(volume, flags, seq_out, |caller, volume| Ok(volume.write(offset, caller.bytes("buf", buf, len)?)?))
 }
 
 /// As cdp_volume_write, dated by the host, for hosts whose writes have times of their own. CDP_ERR_TIME_BACKWARDS for a time before the newest write of the
@@ -201,13 +211,8 @@ pub unsafe extern "C" fn cdp_volume_write_at_time(
     time_ns: u64,
     seq_out: *mut u64,
 ) -> cdp_status {
-    guard(|caller| {
-        let volume = checked(volume, flags)?;
-        let out = caller.out_optional("seq_out", seq_out)?;
-        let seq = volume.write_at_time(offset, caller.bytes("buf", buf, len)?, TimeNs::new(time_ns))?;
-        finish(&volume, seq, flags)?;
-        out.put(seq.get());
-        Ok(())
+    change(volume, flags, seq_out, |caller, volume| {
+        Ok(volume.write_at_time(offset, caller.bytes("buf", buf, len)?, TimeNs::new(time_ns))?)
     })
 }
 
@@ -221,14 +226,12 @@ pub unsafe extern "C" fn cdp_volume_writev(
     flags: u32,
     seq_out: *mut u64,
 ) -> cdp_status {
-    guard(|caller| {
-        let volume = checked(volume, flags)?;
-        let out = caller.out_optional("seq_out", seq_out)?;
-        let seq = volume.writev(offset, &caller.parts(iov, iov_count)?)?;
-        finish(&volume, seq, flags)?;
-        out.put(seq.get());
-        Ok(())
-    })
+    change(
+        volume,
+        flags,
+        seq_out,
+        |caller, volume| Ok(volume.writev(offset, &caller.parts(iov, iov_count)?)?),
+    )
 }
 
 /// As cdp_volume_write, zeroes over a range of any length. One seq.
@@ -240,14 +243,7 @@ pub unsafe extern "C" fn cdp_volume_write_zeroes(
     flags: u32,
     seq_out: *mut u64,
 ) -> cdp_status {
-    guard(|caller| {
-        let volume = checked(volume, flags)?;
-        let out = caller.out_optional("seq_out", seq_out)?;
-        let seq = volume.write_zeroes(offset, len, None)?;
-        finish(&volume, seq, flags)?;
-        out.put(seq.get());
-        Ok(())
-    })
+    change(volume, flags, seq_out, |_, volume| Ok(volume.write_zeroes(offset, len, None)?))
 }
 
 /// As cdp_volume_write_zeroes, dated by the host as by cdp_volume_write_at_time.
@@ -260,13 +256,8 @@ pub unsafe extern "C" fn cdp_volume_write_zeroes_at_time(
     time_ns: u64,
     seq_out: *mut u64,
 ) -> cdp_status {
-    guard(|caller| {
-        let volume = checked(volume, flags)?;
-        let out = caller.out_optional("seq_out", seq_out)?;
-        let seq = volume.write_zeroes(offset, len, Some(TimeNs::new(time_ns)))?;
-        finish(&volume, seq, flags)?;
-        out.put(seq.get());
-        Ok(())
+    change(volume, flags, seq_out, |_, volume| {
+        Ok(volume.write_zeroes(offset, len, Some(TimeNs::new(time_ns)))?)
     })
 }
 
@@ -279,14 +270,7 @@ pub unsafe extern "C" fn cdp_volume_discard(
     flags: u32,
     seq_out: *mut u64,
 ) -> cdp_status {
-    guard(|caller| {
-        let volume = checked(volume, flags)?;
-        let out = caller.out_optional("seq_out", seq_out)?;
-        let seq = volume.discard(offset, len, None)?;
-        finish(&volume, seq, flags)?;
-        out.put(seq.get());
-        Ok(())
-    })
+    change(volume, flags, seq_out, |_, volume| Ok(volume.discard(offset, len, None)?))
 }
 
 /// As cdp_volume_discard, dated by the host as by cdp_volume_write_at_time.
@@ -299,14 +283,7 @@ pub unsafe extern "C" fn cdp_volume_discard_at_time(
     time_ns: u64,
     seq_out: *mut u64,
 ) -> cdp_status {
-    guard(|caller| {
-        let volume = checked(volume, flags)?;
-        let out = caller.out_optional("seq_out", seq_out)?;
-        let seq = volume.discard(offset, len, Some(TimeNs::new(time_ns)))?;
-        finish(&volume, seq, flags)?;
-        out.put(seq.get());
-        Ok(())
-    })
+    change(volume, flags, seq_out, |_, volume| Ok(volume.discard(offset, len, Some(TimeNs::new(time_ns)))?))
 }
 
 /// As cdp_store_flush: one journal serves all volumes.
