@@ -57,7 +57,7 @@ impl Storage for Misreading {
 impl Extent for Misread {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.0.read_at(offset, buf)?;
-        if self.1.try_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+        if self.1.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
             buf[7] ^= 1;
         }
         Ok(())
