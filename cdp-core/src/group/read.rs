@@ -23,6 +23,8 @@ const READ_LEN_MAX: usize = 1 << 20;
 const READ_GAP_SECTORS: u64 = 64;
 /// Blocks in a row that are read by themselves, to where they belong, rather than with others across a gap.
 const RUN_BLOCKS_MIN: usize = 8;
+/// Versions that are looked for in memory each for itself; for more of them it is first asked which could be there at all.
+const ASKED_ONE_BY_ONE_MAX: usize = 4;
 /// Times that a read is resolved anew after a mismatch.
 const ATTEMPTS: usize = 3;
 
@@ -46,6 +48,24 @@ impl Wanted {
     /// Whether it is all of its block.
     fn is_whole(&self) -> bool {
         self.take == MASK_FULL && self.mask == MASK_FULL
+    }
+}
+
+/// The segments whose ends are still in memory, with the first sector of each that is.
+#[derive(Default)]
+struct Tails(Vec<(ExtentId, u64)>);
+
+impl Tails {
+    fn add(&mut self, segment: ExtentId, sector: u64) {
+        match self.0.iter_mut().find(|(other, _)| *other == segment) {
+            Some((_, first)) => *first = sector.min(*first),
+            None => self.0.push((segment, sector)),
+        }
+    }
+
+    /// Whether a version could be in memory: if not, it is on the storage.
+    fn may_hold(&self, wanted: &Wanted) -> bool {
+        self.0.iter().any(|&(segment, first)| segment == wanted.segment && wanted.sector >= first)
     }
 }
 
@@ -208,9 +228,11 @@ impl Group {
         // What is still in memory is not on the storage yet: it must never lie within a range that is read from there.
         let mut on_storage = Vec::with_capacity(wanted.len());
         let mut scratch = [0u8; PAGE_LEN];
+        let in_memory = if wanted.len() > ASKED_ONE_BY_ONE_MAX { Some(self.in_memory()) } else { None };
         for version in wanted {
             let stored = &mut scratch[..to_len(version.sectors() * SECTOR_BYTES)];
-            if self.read_from_memory(version.segment, version.sector, stored) {
+            let may_be = in_memory.as_ref().is_none_or(|tails| tails.may_hold(version));
+            if may_be && self.read_from_memory(version.segment, version.sector, stored) {
                 self.deliver(version, stored, target)?;
             } else {
                 on_storage.push(*version);
@@ -351,6 +373,21 @@ impl Group {
             return Err(self.shared.damage(wanted.segment, offset, length, (wanted.seq, wanted.seq), &what));
         }
         Ok(())
+    }
+
+    /// What could be in memory of versions that the index has named before this is asked: a frame goes from being open to being on its
+    /// way to the storage, and never back, so that one look at each in this order, and a last one at what was sealed in between, misses none.
+    fn in_memory(&self) -> Tails {
+        let mut tails = Tails::default();
+        let add_flight = |tails: &mut Tails| {
+            self.flight.read().keys().for_each(|&(segment, sector)| tails.add(segment, sector));
+        };
+        add_flight(&mut tails);
+        if let Some(open) = &self.append.lock().open {
+            tails.add(open.segment(), open.payload_at());
+        }
+        add_flight(&mut tails);
+        tails
     }
 
     /// Copies payload that is still in memory: in the open frame or in a frame on its way.

@@ -105,7 +105,7 @@ impl OpenFrame {
     }
 
     /// First sector of its payload in the segment.
-    fn payload_at(&self) -> u64 {
+    pub fn payload_at(&self) -> u64 {
         (self.context.offset + PAGE_LEN as u64) / SECTOR_BYTES
     }
 
