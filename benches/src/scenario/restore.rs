@@ -13,7 +13,7 @@ use cdp_core::{
 use std::{io, time::Instant};
 
 /// Threads that restore, as in the tool.
-const THREADS: usize = 8;
+const THREADS: usize = 4;
 
 pub fn ordered(bench: &mut Bench<'_>) -> Result<Ready> {
     let seq = bench.history()?.ordered;

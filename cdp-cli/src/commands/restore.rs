@@ -18,7 +18,7 @@ use cdp_core::{Progress, RestoreTarget, Snapshot, text::format_time};
 use std::{io, path::Path, time::Instant};
 
 /// Threads that read and write a new image, or read ahead of the writing of another.
-const THREADS: usize = 8;
+const THREADS: usize = 4;
 
 /// Runs the command.
 pub fn run(arguments: &RestoreArguments) -> Outcome {
