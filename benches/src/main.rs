@@ -111,6 +111,9 @@ enum Command {
         /// Earlier runs whose figures the table in Markdown shows beside those of this one, with commas between them.
         #[arg(long, value_delimiter = ',', requires = "markdown")]
         earlier: Vec<PathBuf>,
+        /// A directory for the plots, each a picture (SVG); the table in Markdown then shows them.
+        #[arg(long, group = "what")]
+        plots: Option<PathBuf>,
     },
     /// Write to a store until this process is killed; a part of the reopening scenarios.
     #[command(hide = true)]
@@ -145,8 +148,8 @@ fn main() -> ExitCode {
                 outcome => outcome.map(drop),
             }
         }
-        Command::Report { run, html, markdown, earlier } => {
-            show(&run, html.as_deref(), markdown.as_deref(), &earlier)
+        Command::Report { run, html, markdown, earlier, plots } => {
+            show(&run, html.as_deref(), (markdown.as_deref(), &earlier), plots.as_deref())
         }
         Command::List => list(),
         Command::MeasureMemory { store, seed, milliseconds } => {
@@ -165,17 +168,32 @@ fn main() -> ExitCode {
 }
 
 /// Writes what was asked for about a run.
-fn show(run: &Path, html: Option<&Path>, markdown: Option<&Path>, earlier: &[PathBuf]) -> Result<()> {
+fn show(
+    run: &Path,
+    html: Option<&Path>,
+    (markdown, earlier): (Option<&Path>, &[PathBuf]),
+    plots: Option<&Path>,
+) -> Result<()> {
     let report = Report::read(run)?;
     let write =
         |path: &Path, text: String| fs::write(path, text).map_err(|error| on_path("write", path, error));
     if let Some(path) = html {
         write(path, html::page(&report))?;
     }
+    let mut shown = Vec::new();
+    if let Some(directory) = plots {
+        fs::create_dir_all(directory).map_err(|error| on_path("make", directory, error))?;
+        let base = markdown.and_then(Path::parent).unwrap_or(Path::new(""));
+        for (name, title, picture) in html::pictures(&report) {
+            let path = directory.join(name);
+            write(&path, picture)?;
+            shown.push((title, path.strip_prefix(base).unwrap_or(&path).display().to_string()));
+        }
+    }
     if let Some(path) = markdown {
         let document = fs::read_to_string(path).map_err(|error| on_path("read", path, error))?;
         let earlier: Vec<Report> = earlier.iter().map(|path| Report::read(path)).collect::<Result<_>>()?;
-        write(path, markdown::fill(&document, &report, &earlier)?)?;
+        write(path, markdown::fill(&document, &report, &earlier, &shown)?)?;
     }
     Ok(())
 }

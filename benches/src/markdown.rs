@@ -13,11 +13,16 @@ pub const BEGIN: &str = "<!-- cdp-bench: begin -->";
 /// The line after the table.
 pub const END: &str = "<!-- cdp-bench: end -->";
 
-/// `document` with the table of a run between its marks, and beside its figures those of `earlier` runs.
+/// `document` with the table of a run between its marks, beside its figures those of `earlier` runs, and below it pictures by title and path.
 ///
 /// # Errors
 /// `Usage` when it does not have each mark once, in order.
-pub fn fill(document: &str, report: &Report, earlier: &[Report]) -> Result<String> {
+pub fn fill(
+    document: &str,
+    report: &Report,
+    earlier: &[Report],
+    pictures: &[(String, String)],
+) -> Result<String> {
     let parts = document.split_once(BEGIN).and_then(|(before, rest)| {
         let (_, after) = rest.split_once(END)?;
         let alone = !after.contains(BEGIN) && !after.contains(END) && !before.contains(END);
@@ -28,7 +33,9 @@ pub fn fill(document: &str, report: &Report, earlier: &[Report]) -> Result<Strin
             "the document needs the lines '{BEGIN}' and '{END}', once each, around the table"
         ))
     })?;
-    Ok(format!("{before}{BEGIN}\n{}{END}{after}", table(report, earlier)))
+    let shown = |(title, path): &(String, String)| format!("\n![{}]({path})\n", cell(title));
+    let pictures: String = pictures.iter().map(shown).collect();
+    Ok(format!("{before}{BEGIN}\n{}{pictures}{END}{after}", table(report, earlier)))
 }
 
 /// Text as it may stand in a cell.
@@ -130,12 +137,15 @@ mod tests {
     fn only_what_lies_between_the_marks_is_replaced() {
         let mut report = fixture::report();
         report.skipped.push(Skipped { name: "a|b".into(), reason: "not here".into() });
-        let filled = fill(&format!("before\n{BEGIN}\nold\n{END}\nafter\n"), &report, &[]).unwrap();
+        let filled = fill(&format!("before\n{BEGIN}\nold\n{END}\nafter\n"), &report, &[], &[]).unwrap();
         assert!(filled.starts_with(&format!("before\n{BEGIN}\nProfile smoke")), "{filled}");
         assert!(filled.ends_with(&format!("{END}\nafter\n")) && !filled.contains("old"));
         assert!(filled.contains("`a\\|b` was left out: not here."));
-        assert_eq!(fill(&filled, &report, &[]).unwrap(), filled);
+        assert_eq!(fill(&filled, &report, &[], &[]).unwrap(), filled);
         assert!(!filled.contains("Earlier runs"));
+        let pictures = [("one".to_owned(), "plots/one.svg".to_owned())];
+        let shown = fill(&filled, &report, &[], &pictures).unwrap();
+        assert!(shown.contains(&format!("\n\n![one](plots/one.svg)\n{END}")), "{shown}");
     }
 
     /// Goal: the figures of earlier runs stand beside those of the run they belong to, unstable ones marked, missing ones said. Method: two earlier
@@ -149,7 +159,7 @@ mod tests {
             report.rows.push(Row::new(&SCENARIOS[0].meaning, vec![attempt], 0, Findings::default()));
             report
         };
-        let filled = fill(&format!("{BEGIN}{END}"), &with(100.0), &[with(200.0), without]).unwrap();
+        let filled = fill(&format!("{BEGIN}{END}"), &with(100.0), &[with(200.0), without], &[]).unwrap();
         let name = SCENARIOS[0].meaning.name;
         let row = filled.lines().find(|line| line.contains(&format!("`{name}`"))).unwrap();
         assert!(row.contains("| 0.90 |") && row.ends_with("| ~0.60, - |"), "{row}");
@@ -166,7 +176,7 @@ mod tests {
     fn documents_without_marks_are_refused() {
         let report = fixture::report();
         for bad in ["".into(), BEGIN.into(), format!("{END}{BEGIN}"), format!("{BEGIN}{END}{BEGIN}{END}")] {
-            assert!(matches!(fill(&bad, &report, &[]), Err(Error::Usage(_))), "{bad}");
+            assert!(matches!(fill(&bad, &report, &[], &[]), Err(Error::Usage(_))), "{bad}");
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     metric::{Bound, short},
     report::{Report, Row},
 };
+use plots::Figure;
 use std::collections::BTreeSet;
 use svg::{escape, push};
 
@@ -34,6 +35,26 @@ pub fn page(report: &Report) -> String {
     write_methods(&mut page, report);
     page.push_str("</body></html>\n");
     page
+}
+
+/// The plots of a run as pictures of their own, each with a name for its file and its title: bars, curves, and what went on over time.
+pub fn pictures(report: &Report) -> Vec<(String, String, String)> {
+    let bars = [plots::ratio_bars(report), plots::bound_bars(report)].into_iter().flatten();
+    let curves = Plot::ALL.into_iter().filter_map(|plot| plots::curve(report, plot));
+    let series =
+        |row: &'_ Row| row.findings.series.iter().map(|one| plots::series(row, one)).collect::<Vec<_>>();
+    let figures = bars.chain(curves).chain(report.rows.iter().flat_map(series));
+    let mut taken = BTreeSet::new();
+    let named = |figure: Figure| {
+        let words = figure.title().split(|letter: char| !letter.is_ascii_alphanumeric());
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        let name = words.join("-").to_ascii_lowercase();
+        // Of titles that name one file the first is shown.
+        taken
+            .insert(name.clone())
+            .then(|| (format!("{name}.svg"), figure.title().to_owned(), figure.picture(STYLE)))
+    };
+    figures.filter_map(named).collect()
 }
 
 fn write_head(page: &mut String, report: &Report) {
@@ -147,7 +168,7 @@ fn write_plots(page: &mut String, report: &Report) {
         ("Times and rates against their aims", plots::bound_bars(report)),
     ] {
         if let Some(chart) = chart {
-            push(page, format_args!("<h2>{title}</h2>\n<div class=\"wide\">{chart}</div>\n"));
+            push(page, format_args!("<h2>{title}</h2>\n<div class=\"wide\">{}</div>\n", chart.element()));
         }
     }
     let curves = Plot::ALL.into_iter().filter_map(|plot| plots::curve(report, plot));
@@ -160,13 +181,13 @@ fn write_plots(page: &mut String, report: &Report) {
     write_figures(page, "Latencies", report.rows.iter().filter_map(plots::distribution));
 }
 
-fn write_figures(page: &mut String, title: &str, figures: impl Iterator<Item = String>) {
+fn write_figures(page: &mut String, title: &str, figures: impl Iterator<Item = Figure>) {
     let mut figures = figures.peekable();
     if figures.peek().is_none() {
         return;
     }
     push(page, format_args!("<h2>{title}</h2>\n<div class=\"figures\">\n"));
-    page.extend(figures);
+    page.extend(figures.map(|figure| figure.html()));
     page.push_str("</div>\n");
 }
 
@@ -295,6 +316,28 @@ mod tests {
         assert!(
             check_tags("<!DOCTYPE html><a><b></a>").is_err() && check_tags("<!DOCTYPE html><a>").is_err()
         );
+    }
+
+    /// Goal: each plot of the page but the distributions is a picture too, well-formed and with its own name and style. Method: the same run.
+    #[test]
+    fn pictures_stand_alone() {
+        let pictures = pictures(&full());
+        // The bars, the curves, and one of the series, which all have one title here.
+        assert_eq!(pictures.len(), 2 + Plot::ALL.len() + 1);
+        for (name, title, picture) in pictures {
+            let stem = name.strip_suffix(".svg").unwrap();
+            assert!(
+                !stem.is_empty()
+                    && stem.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-')
+            );
+            check_tags(&format!("<!DOCTYPE html>{picture}"))
+                .unwrap_or_else(|error| panic!("{title}: {error}"));
+            assert!(
+                picture.contains("xmlns=")
+                    && picture.contains("<style>")
+                    && picture.contains(&escape(&title))
+            );
+        }
     }
 
     /// Goal: the page needs nothing but itself.

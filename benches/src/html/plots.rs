@@ -31,6 +31,55 @@ struct Line {
     marks: Vec<Mark>,
 }
 
+/// A plot, with what stands above it.
+pub struct Figure {
+    drawing: Drawing,
+    /// The names of its lines, where they are told apart.
+    names: Vec<String>,
+    /// More than its title.
+    caption: String,
+}
+
+impl Figure {
+    fn new(drawing: Drawing) -> Self {
+        Self { drawing, names: Vec::new(), caption: String::new() }
+    }
+
+    /// What it shows.
+    pub fn title(&self) -> &str {
+        self.drawing.title()
+    }
+
+    /// The drawing alone, for a page that says what it is.
+    pub fn element(&self) -> String {
+        self.drawing.element()
+    }
+
+    /// A part of a page.
+    pub fn html(&self) -> String {
+        let mut text = String::from("<figure>");
+        push(
+            &mut text,
+            format_args!(
+                "<figcaption><b>{}</b>{}</figcaption>\n",
+                escape(self.title()),
+                escape(&self.caption)
+            ),
+        );
+        if !self.names.is_empty() {
+            text.push_str(&legend(self.names.iter().map(String::as_str)));
+        }
+        text.push_str(&self.drawing.element());
+        text.push_str("</figure>\n");
+        text
+    }
+
+    /// A picture of its own.
+    pub fn picture(&self, style: &str) -> String {
+        self.drawing.picture(&self.names, style)
+    }
+}
+
 /// Class of the colour of a row.
 pub fn class_of(row: &Row) -> &'static str {
     match row.verdict {
@@ -43,7 +92,7 @@ pub fn class_of(row: &Row) -> &'static str {
 }
 
 /// Bars of the ratios to the probes, with their aims.
-pub fn ratio_bars(report: &Report) -> Option<String> {
+pub fn ratio_bars(report: &Report) -> Option<Figure> {
     let bar = |row: &Row| {
         let ratio = row.ratio.filter(|ratio| ratio.is_finite())?;
         let aim = match row.aim {
@@ -59,12 +108,13 @@ pub fn ratio_bars(report: &Report) -> Option<String> {
     let is_own = |row: &&Row| !row.curves.iter().any(|curve| curve.plot == Plot::Yardsticks && curve.x > 0.0);
     let rows = report.rows.iter().filter(|row| row.more_is_better).filter(is_own);
     let found: Vec<Bar> = rows.filter_map(bar).collect();
-    (!found.is_empty())
-        .then(|| bars("Ratios to the raw probes", "ratio to the probe; the mark is the aim", &found))
+    (!found.is_empty()).then(|| {
+        Figure::new(bars("Ratios to the raw probes", "ratio to the probe; the mark is the aim", &found))
+    })
 }
 
 /// Bars of how far figures that have no ratio reach their aim: 1 is reached.
-pub fn bound_bars(report: &Report) -> Option<String> {
+pub fn bound_bars(report: &Report) -> Option<Figure> {
     let bar = |row: &Row| {
         let bound = match row.aim? {
             Bound::AtLeast(bound) => bound,
@@ -79,12 +129,13 @@ pub fn bound_bars(report: &Report) -> Option<String> {
         value.is_finite().then_some(Bar { name, value, text, aim, class, said })
     };
     let found: Vec<Bar> = report.rows.iter().filter_map(bar).collect();
-    (!found.is_empty())
-        .then(|| bars("Times and rates against their aims", "how many times better than the aim", &found))
+    (!found.is_empty()).then(|| {
+        Figure::new(bars("Times and rates against their aims", "how many times better than the aim", &found))
+    })
 }
 
 /// The distribution of a row's latencies, beside that of its own probe.
-pub fn distribution(row: &Row) -> Option<String> {
+pub fn distribution(row: &Row) -> Option<Figure> {
     let own = row.findings.latencies.as_ref().filter(|histogram| histogram.count() > 1)?;
     let reference = row.findings.reference_latencies.as_ref();
     let curves: Vec<(&str, Vec<(f64, f64)>)> = [(row.name.as_str(), Some(own)), ("its probe", reference)]
@@ -96,7 +147,7 @@ pub fn distribution(row: &Row) -> Option<String> {
     let labels = Labels {
         width: 460.0,
         height: 240.0,
-        title: &format!("Latencies of {}", row.name),
+        title: &row.name,
         x: "microseconds",
         y: "share that is slower",
     };
@@ -105,24 +156,15 @@ pub fn distribution(row: &Row) -> Option<String> {
         drawing.path(colour, points);
     }
     let at = |per_mille| own.quantile_ns(per_mille).map_or(f64::NAN, |ns| ns as f64 / 1e3);
-    let mut text = String::from("<figure>");
-    push(
-        &mut text,
-        format_args!(
-            "<figcaption><b>{}</b> {} operations; p50 {} us, p99 {} us, p99.9 {} us</figcaption>\n",
-            escape(&row.name),
-            own.count(),
-            short(at(500)),
-            short(at(990)),
-            short(at(999)),
-        ),
+    let caption = format!(
+        " {} operations; p50 {} us, p99 {} us, p99.9 {} us",
+        own.count(),
+        short(at(500)),
+        short(at(990)),
+        short(at(999)),
     );
-    if curves.len() > 1 {
-        text.push_str(&legend(curves.iter().map(|(name, _)| *name)));
-    }
-    text.push_str(&drawing.finish());
-    text.push_str("</figure>\n");
-    Some(text)
+    let names = curves.iter().filter(|_| curves.len() > 1).map(|(name, _)| (*name).to_owned()).collect();
+    Some(Figure { drawing, names, caption })
 }
 
 /// For the end of each bucket, in microseconds, the share of samples beyond it.
@@ -138,7 +180,7 @@ fn slower(histogram: &Histogram) -> Vec<(f64, f64)> {
 }
 
 /// A plot from the rows that lie on it.
-pub fn curve(report: &Report, plot: Plot) -> Option<String> {
+pub fn curve(report: &Report, plot: Plot) -> Option<Figure> {
     let lines = lines_of(report, plot);
     if lines.is_empty() {
         return None;
@@ -159,7 +201,7 @@ pub fn curve(report: &Report, plot: Plot) -> Option<String> {
             })
         };
         let found: Vec<Bar> = lines.iter().filter_map(bar).chain(raw_yardsticks(report)).collect();
-        return Some(figure(title, "", &bars(title, plot.x_label(), &found)));
+        return Some(Figure::new(bars(title, plot.x_label(), &found)));
     }
     let y_label = y_label(report, plot);
     Some(draw(title, (plot.x_label(), &y_label), &lines))
@@ -226,7 +268,7 @@ fn lines_of(report: &Report, plot: Plot) -> Vec<Line> {
 }
 
 /// A plot from a series.
-pub fn series(row: &Row, series: &Series) -> String {
+pub fn series(row: &Row, series: &Series) -> Figure {
     let mark = |(x, y): &(f64, f64)| {
         let said = format!("{}: {}", short(*x), short(*y));
         Mark { x: *x, y: *y, low: *y, high: *y, hollow: false, said }
@@ -235,7 +277,7 @@ pub fn series(row: &Row, series: &Series) -> String {
     draw(&series.name, (&series.x_label, &series.y_label), &[line])
 }
 
-fn draw(title: &str, (x_label, y_label): (&str, &str), lines: &[Line]) -> String {
+fn draw(title: &str, (x_label, y_label): (&str, &str), lines: &[Line]) -> Figure {
     let marks = || lines.iter().flat_map(|line| &line.marks);
     // Time runs evenly; sizes and numbers go by factors.
     let across = marks().map(|mark| mark.x);
@@ -253,10 +295,6 @@ fn draw(title: &str, (x_label, y_label): (&str, &str), lines: &[Line]) -> String
             }
         }
     }
-    let names = legend(lines.iter().map(|line| line.name.as_str()));
-    figure(title, &names, &drawing.finish())
-}
-
-fn figure(title: &str, legend: &str, drawing: &str) -> String {
-    format!("<figure><figcaption><b>{}</b></figcaption>\n{legend}{drawing}</figure>\n", escape(title))
+    let names = lines.iter().map(|line| line.name.clone()).collect();
+    Figure { drawing, names, caption: String::new() }
 }

@@ -106,6 +106,7 @@ pub fn escape(text: &str) -> String {
 
 /// A drawing with axes.
 pub struct Drawing {
+    title: String,
     text: String,
     width: f64,
     height: f64,
@@ -137,6 +138,7 @@ impl Drawing {
     pub fn new(labels: Labels<'_>, x: Axis, y: Axis) -> Self {
         let (left, right, top, bottom) = (64.0, 14.0, 12.0, 42.0);
         let mut drawing = Self {
+            title: labels.title.to_owned(),
             text: String::new(),
             width: labels.width,
             height: labels.height,
@@ -147,7 +149,6 @@ impl Drawing {
             x,
             y,
         };
-        drawing.open(labels.title);
         let (right, bottom) = (left + drawing.inner_width, top + drawing.inner_height);
         for tick in x.ticks() {
             let at = drawing.x_of(tick);
@@ -169,17 +170,6 @@ impl Drawing {
             ),
         );
         drawing
-    }
-
-    fn open(&mut self, title: &str) {
-        let (width, height) = (self.width, self.height);
-        push(
-            &mut self.text,
-            format_args!(
-                "<svg viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" role=\"img\"><title>{}</title>",
-                escape(title)
-            ),
-        );
     }
 
     fn x_of(&self, value: f64) -> f64 {
@@ -244,10 +234,53 @@ impl Drawing {
         );
     }
 
-    /// The text of the drawing.
-    pub fn finish(mut self) -> String {
-        self.text.push_str("</svg>\n");
-        self.text
+    /// What it shows.
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// The drawing as a part of a page, which has the style.
+    pub fn element(&self) -> String {
+        let (width, height) = (self.width, self.height);
+        format!(
+            "<svg viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" role=\"img\"><title>{}</title>{}</svg>\n",
+            escape(&self.title),
+            self.text
+        )
+    }
+
+    /// The drawing as a picture of its own: with its title, the names of its lines and `style`.
+    pub fn picture(&self, names: &[String], style: &str) -> String {
+        const LINE: f64 = 18.0;
+        let mut keys = String::new();
+        let (mut x, mut y) = (0.0, 2.0 * LINE);
+        for (colour, name) in names.iter().enumerate() {
+            // About as wide as the letters are.
+            let width = 28.0 + 6.2 * name.chars().count() as f64;
+            if x > 0.0 && x + width > self.width {
+                (x, y) = (0.0, y + LINE);
+            }
+            push(
+                &mut keys,
+                format_args!(
+                    "<circle class=\"dot c{}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\"/><text x=\"{:.1}\" y=\"{y:.1}\">{}</text>",
+                    colour % COLOURS,
+                    x + 8.0,
+                    y - 4.0,
+                    x + 16.0,
+                    escape(name)
+                ),
+            );
+            x += width;
+        }
+        let head = if names.is_empty() { 1.5 * LINE } else { y + LINE / 2.0 };
+        let (width, height, title) = (self.width, self.height + head, escape(&self.title));
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" role=\"img\">\
+             <title>{title}</title><style>{style}</style><rect class=\"paper\" width=\"100%\" height=\"100%\"/>\
+             <text class=\"title\" x=\"4\" y=\"{LINE:.0}\">{title}</text>{keys}<g transform=\"translate(0 {head:.0})\">{}</g></svg>\n",
+            self.text
+        )
     }
 }
 
@@ -268,13 +301,14 @@ pub struct Bar {
 }
 
 /// Horizontal bars, one below the other, on one axis. `unit`: what the axis shows.
-pub fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
+pub fn bars(title: &str, unit: &str, bars: &[Bar]) -> Drawing {
     const ROW: f64 = 22.0;
     let values = || bars.iter().flat_map(|bar| bar.aim.into_iter().chain([bar.value]));
     let axis = Axis::fitting(values(), 20.0);
     let (left, inner, top) = (250.0, 480.0, 6.0);
     let bottom = top + ROW * bars.len() as f64;
     let mut drawing = Drawing {
+        title: title.to_owned(),
         text: String::new(),
         width: left + inner + 90.0,
         height: bottom + 38.0,
@@ -285,7 +319,6 @@ pub fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
         x: axis,
         y: axis,
     };
-    drawing.open(title);
     for tick in axis.ticks() {
         let at = drawing.x_of(tick);
         drawing.line("grid", (at, top), (at, bottom));
@@ -313,7 +346,7 @@ pub fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
             drawing.line("aim", (at, y + 1.0), (at, y + 21.0));
         }
     }
-    drawing.finish()
+    drawing
 }
 
 /// Names of lines in their colours.
