@@ -1665,7 +1665,8 @@ cdp_status cdp_digests_of(const cdp_source *source,
 
 /* ---- tap: capture beside a production disk ----------------------------------------------------------------------- */
 
-// Nothing is known beyond what the store recorded: the source was not changed since the last tap ended, or since the store went down.
+// Nothing is known beyond what the store recorded: the source was not changed since the last tap ended, or since the store went down. Where it has a
+// stamp that says otherwise, everything is compared.
 #define CDP_SOURCE_AS_RECORDED 0
 
 // The source and the newest state of the volume are equal, for instance both are new. Not believed after an unclean end.

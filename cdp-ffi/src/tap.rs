@@ -34,7 +34,8 @@ pub struct TapObject {
     pub store: std::sync::Arc<crate::store::StoreObject>,
 }
 
-/// Nothing is known beyond what the store recorded: the source was not changed since the last tap ended, or since the store went down.
+/// Nothing is known beyond what the store recorded: the source was not changed since the last tap ended, or since the store went down. Where it has a
+/// stamp that says otherwise, everything is compared.
 pub const CDP_SOURCE_AS_RECORDED: u32 = 0;
 /// The source and the newest state of the volume are equal, for instance both are new. Not believed after an unclean end.
 pub const CDP_SOURCE_EQUAL: u32 = 1;

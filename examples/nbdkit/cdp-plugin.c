@@ -5,9 +5,9 @@
  *   nbdkit ./nbdkit-cdp-plugin.so store=DIR [volume=NAME] point=bookmark:x    one point, read-only, also beside an owner of the store
  *   nbdkit ./nbdkit-cdp-plugin.so file=IMAGE tap=DIR [volume=NAME] [source=]  a plain file, whose writes a tap captures into the store
  *
- * source is what is known of the file: as-recorded (the default), equal or unknown; see cdp_tap_options. resync-rate, resync-delay, resync-latency and
- * resync-hours say when and how fast file and volume are made equal again after a gap; see cdp_resync_schedule. throttle holds what is written to the
- * store to so many bytes a second: what a store on a slow disk does.
+ * source is what is known of the file: as-recorded (the default; a regular file that was changed without the tap is noticed), equal or unknown;
+ * see cdp_tap_options. resync-rate, resync-delay, resync-latency and resync-hours say when and how fast file and volume are made equal again after
+ * a gap; see cdp_resync_schedule. throttle holds what is written to the store to so many bytes a second: what a store on a slow disk does.
  */
 #include "plugin.h"
 

@@ -66,6 +66,19 @@ static int32_t source_next_data(void *userdata, uint64_t offset, uint64_t *next_
   return 0;
 }
 
+/* A file that was changed while no tap watched it has another stamp. A device has none: who writes it elsewhere has to say source=unknown. */
+static int32_t source_stamp(void *userdata, cdp_source_stamp *stamp_out) {
+  struct stat status;
+  if (fstat((int)(intptr_t)userdata, &status) != 0) return -errno;
+  if (!S_ISREG(status.st_mode)) return CDP_END;
+  stamp_out->device = (uint64_t)status.st_dev;
+  stamp_out->inode = (uint64_t)status.st_ino;
+  stamp_out->bytes = (uint64_t)status.st_size;
+  stamp_out->modified_ns = (uint64_t)status.st_mtim.tv_sec * 1000000000u + (uint64_t)status.st_mtim.tv_nsec;
+  stamp_out->changed_ns = (uint64_t)status.st_ctim.tv_sec * 1000000000u + (uint64_t)status.st_ctim.tv_nsec;
+  return 0;
+}
+
 static int set_schedule(cdp_store *store, const struct resync *resync) {
   cdp_resync_schedule schedule;
   CDP_INIT(schedule);
@@ -107,6 +120,7 @@ struct tapped *tapped_open(cdp_store *store, const char *file, const char *volum
   source.read = source_read;
   source.sync = source_sync;
   source.next_data = source_next_data;
+  source.stamp = source_stamp;
   CDP_INIT(options);
   options.source_state = source_state;
   opened = cdp_tap_open(store, volume, &source, &options, &tapped->tap);

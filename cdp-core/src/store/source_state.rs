@@ -9,6 +9,7 @@ use crate::{
     dirty_map::{ByteRange, DirtyMap},
     error::{Error, Result},
     group::Known,
+    resync::SourceReader,
     sabotage::Switch,
 };
 
@@ -16,7 +17,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceState {
     /// Nothing beyond what the store recorded: the source was not changed since the last tap ended, or since the store went down. Without a
-    /// record everything may differ.
+    /// record everything may differ, and also when the source has another [stamp](crate::SourceReader::stamp) than when that tap ended: it was changed
+    /// nevertheless.
     AsRecorded,
     /// The source and the newest state of the volume are equal, for instance both are new. Not believed after an unclean end, nor after a
     /// tap that ended while blocks differed: everything is compared then.
@@ -39,6 +41,13 @@ pub(super) struct Differences {
 }
 
 impl Store {
+    /// Whether the stamp of the source is another one than when it was last known what differs. Without a record of it nothing can be said.
+    pub(super) fn was_changed(&self, info: &VolumeInfo, source: &dyn SourceReader) -> bool {
+        let recorded = self.inner.group.catalog.read().source_stamp(info.id).and_then(|record| record.stamp);
+        // A stamp that cannot be had is none.
+        recorded.is_some_and(|recorded| source.stamp().ok().flatten() != Some(recorded))
+    }
+
     /// Marks in `map` what may differ from the source.
     pub(super) fn mark_differences(
         &self,

@@ -165,7 +165,9 @@ impl Store {
     pub fn tap(&self, volume: &str, source: Arc<dyn SourceReader>, options: TapOptions) -> Result<Tap> {
         let info = Arc::new(self.volume(Some(volume))?.info());
         let decide = |map: &DirtyMap, known| {
-            let found = self.mark_differences(&info, known, &options.source, map)?;
+            let contradicted = options.source == SourceState::AsRecorded && self.was_changed(&info, &*source);
+            let state = if contradicted { &SourceState::Unknown } else { &options.source };
+            let found = self.mark_differences(&info, known, state, map)?;
             Ok(Decided { reason: found.reason, newest: None, alone: None })
         };
         let keeps = options.activity_log.map_or(Keeps::Nothing, Keeps::Log);

@@ -3,7 +3,10 @@
 use crate::support::{BLOCK, Disk, Random, create, memory, newest, with};
 use cdp_core::{ResyncMode, SourceState, Tap, TapOptions};
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,6 +40,48 @@ fn a_tap_is_resynced_while_its_source_is_written() {
     }
     tap.detach().unwrap();
     drop(runner);
+}
+
+/// Goal: a source that was changed while no tap watched it is compared, though the host says that it was not. Method: taps that begin as recorded, on a
+/// disk that nobody changed, on one that was changed meanwhile, on one of which only the time was, and on a device, which has no stamp to tell.
+#[test]
+fn a_source_that_was_changed_without_a_tap_is_compared() {
+    let blocks = 64;
+    let store = create(&memory(), blocks * BLOCK);
+    let (disk, device) = (Disk::new(blocks * BLOCK), Disk::device(blocks * BLOCK));
+    let mut random = Random::for_test("a_source_that_was_changed_without_a_tap_is_compared");
+    let begin = |disk: &Arc<Disk>, source: SourceState| {
+        store.tap("disk", disk.clone(), TapOptions { source, ..TapOptions::default() }).unwrap()
+    };
+    let end = |tap: Tap, disk: &Disk| {
+        while !tap.is_whole() {
+            store.step(Default::default()).unwrap();
+        }
+        tap.detach().unwrap();
+        assert!(newest(&store) == disk.image());
+    };
+    end(begin(&disk, SourceState::Unknown), &disk);
+    let tap = begin(&disk, SourceState::AsRecorded);
+    assert!(tap.is_whole(), "nobody changed it");
+    let data = random.block();
+    disk.write(5 * BLOCK, &data);
+    tap.capture(5 * BLOCK as u64, &data).unwrap();
+    end(tap, &disk);
+
+    disk.write(7 * BLOCK, &random.block());
+    let tap = begin(&disk, SourceState::AsRecorded);
+    assert!(!tap.is_whole(), "it was changed");
+    end(tap, &disk);
+    let before = store.timeline().unwrap().gaps.len();
+    disk.write(0, &[]);
+    end(begin(&disk, SourceState::AsRecorded), &disk);
+    assert_eq!(store.timeline().unwrap().gaps.len(), before + 1, "it has another stamp");
+    disk.take_read();
+
+    let tap = begin(&device, SourceState::AsRecorded);
+    assert!(!tap.is_whole(), "it is not the disk that was stamped");
+    end(tap, &device);
+    assert!(begin(&device, SourceState::AsRecorded).is_whole(), "it has no stamp that was recorded");
 }
 
 fn write_and_capture(
