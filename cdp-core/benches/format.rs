@@ -6,8 +6,9 @@
 use cdp_core::{
     format::{
         digest::{DigestKey, crc},
+        leaf::LeafBuilder,
         packed::{PackedContent, PackedEntry, PackedKey},
-        page::{LeafBuilder, Page, PageIdentity},
+        page::{Page, PageIdentity},
     },
     io::AlignedBuf,
     journal::{FrameContext, OpenFrame, PreparedWrite},

@@ -7,7 +7,8 @@ use cdp_core::{
         digest::{DigestKey, crc_around},
         frame_table::{FrameEntry, TablePlace, decode_page, encode_page},
         packed::{PackedContent, PackedEntry, PackedKey},
-        page::{InnerBuilder, Leaf, LeafBuilder, Page, PageBytes, PageIdentity, PageKind},
+        leaf::{Leaf, LeafBuilder},
+        page::{InnerBuilder, Page, PageBytes, PageIdentity, PageKind},
         segment::SegmentHeader,
         superblock::Superblock,
         trailer::Trailer,
@@ -240,7 +241,12 @@ pub fn index_page_seeds() -> Vec<Vec<u8>> {
         leaf.push(&PackedEntry { key, content });
         inner.push(key, 70);
     }
-    vec![trimmed(&leaf.finish(&identity).1), trimmed(&inner.finish(1, &identity).1)]
+    let narrow = leaf.finish(&identity).1;
+    for number in 0..20u64 {
+        let content = PackedContent::data(20 + (number << 17), 800, 0x3C, 99);
+        leaf.push(&PackedEntry { key: PackedKey::new(2, number, 0, 50), content });
+    }
+    [narrow, leaf.finish(&identity).1, inner.finish(1, &identity).1].iter().map(|page| trimmed(page)).collect()
 }
 
 pub fn trailer(data: &[u8]) {

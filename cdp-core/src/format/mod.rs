@@ -8,6 +8,7 @@ pub mod compacted;
 pub mod digest;
 pub mod frame;
 pub mod frame_table;
+pub mod leaf;
 pub mod manifest;
 pub mod meta;
 pub mod outline;

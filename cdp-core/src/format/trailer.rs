@@ -16,8 +16,8 @@ use crate::{
     format::{
         packed::{NUMBER_END, PackedKey},
         page::{
-            KIND_TRAILER, PAGE_ENTRIES, PAGE_LEN, Page, PageBytes, PageIdentity, PageKind, empty_page, put,
-            seal,
+            KIND_TRAILER, LEAF_ENTRIES_MAX, PAGE_LEN, Page, PageBytes, PageIdentity, PageKind, empty_page,
+            put, seal,
         },
     },
     units::len_u64,
@@ -115,7 +115,7 @@ impl Trailer {
         if !self.first.is_valid() || !self.last.is_valid() || self.first > self.last {
             return Err("index piece with impossible keys");
         }
-        let room = u64::from(self.pages) * len_u64(PAGE_ENTRIES);
+        let room = u64::from(self.pages) * len_u64(LEAF_ENTRIES_MAX);
         if self.entries == 0
             || self.entries > room
             || self.seq_min > self.seq_max

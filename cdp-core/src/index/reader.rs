@@ -16,8 +16,9 @@ use super::{
 use crate::{
     error::{Damage, Error, Result},
     format::{
+        leaf::Leaf,
         packed::{PackedEntry, PackedKey},
-        page::{InnerBuilder, Leaf, PAGE_BYTES, Page, PageIdentity},
+        page::{InnerBuilder, PAGE_BYTES, Page, PageIdentity},
         trailer::{HEIGHT_MAX, Trailer},
     },
     io::{Extent, Storage},

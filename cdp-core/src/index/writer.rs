@@ -14,8 +14,9 @@ use super::{
 use crate::{
     error::{Error, Result},
     format::{
+        leaf::LeafBuilder,
         packed::{PackedEntry, PackedKey},
-        page::{InnerBuilder, LeafBuilder, PAGE_BYTES, PAGE_LEN, Page, PageBytes, PageIdentity},
+        page::{InnerBuilder, PAGE_BYTES, PAGE_LEN, Page, PageBytes, PageIdentity},
         trailer::{HEIGHT_MAX, Trailer},
     },
     io::{AlignedBuf, Extent},

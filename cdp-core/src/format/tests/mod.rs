@@ -2,6 +2,7 @@
 
 mod edits;
 mod frames;
+mod leaves;
 mod metadata;
 mod pages;
 

@@ -22,7 +22,7 @@ const SURVIVORS_MAX: u64 = 512 << 10;
 /// Most segments that one round lets go: the manifest edit is one record.
 const VICTIMS_MAX: usize = 8192;
 /// Bytes of an entry of the index.
-const ENTRY_BYTES: u64 = 24;
+const ENTRY_BYTES: u64 = 22;
 /// Of the entries of a run, one in so many must be dead before it is rewritten along with others.
 const DEAD_ENTRIES_ONE_IN: u64 = 4;
 /// Bytes that a round frees for each byte of the index that it rewrites, unless too much is dead.

@@ -5,7 +5,7 @@ use crate::{
     Error,
     format::{
         packed::{PackedEntry, PackedKey},
-        page::PAGE_ENTRIES,
+        page::LEAF_ENTRIES_MAX,
     },
     index::{Cell, Content, Entry, KeepAll, Key, MemTable, Merge, Run, RunWriter},
     limits::RUN_PIECE_BYTES_MAX,
@@ -26,8 +26,9 @@ pub(super) fn entry(volume: u16, block: u64, seq: u64, segment: u64) -> Entry {
 /// a search of the list.
 #[test]
 fn searches_in_runs_of_every_shape_find_what_a_search_of_the_list_finds() {
-    for (shape, count) in
-        [1, 2, PAGE_ENTRIES - 1, PAGE_ENTRIES, PAGE_ENTRIES + 1, 2000, 60_000].into_iter().enumerate()
+    for (shape, count) in [1, 2, LEAF_ENTRIES_MAX - 1, LEAF_ENTRIES_MAX, LEAF_ENTRIES_MAX + 1, 2000, 60_000]
+        .into_iter()
+        .enumerate()
     {
         for piece_bytes in [0, 256 << 10, RUN_PIECE_BYTES_MAX] {
             let fixture = Fixture::new();
