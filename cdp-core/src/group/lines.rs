@@ -13,10 +13,13 @@ use crate::{
         manifest::SealedSegment,
         record::Record,
     },
-    io::AlignedBuf,
+    io::{AlignedBuf, BatchRead},
     units::{ExtentId, Seq, TimeNs, len_u64, to_len},
 };
 use std::sync::Arc;
+
+/// So much of the end of a frame is read along with its head: nearly every tail lies in it.
+const TAIL_READ_LEN: usize = 16 << 10;
 
 /// Where the frame table of a segment is.
 #[derive(Clone)]
@@ -110,8 +113,12 @@ impl Group {
         let Some(line) = count.checked_sub(1).map(|index| &lines[index]) else {
             return Ok(SeqTime { seq: Seq::ZERO, time: TimeNs::ZERO });
         };
-        let timed: Vec<FrameEntry> =
-            self.frame_entries(line)?.into_iter().filter(|entry| entry.last_seq > entry.base_seq).collect();
+        let timed: Vec<FrameEntry> = self
+            .frame_entries(line)?
+            .iter()
+            .filter(|entry| entry.last_seq > entry.base_seq)
+            .copied()
+            .collect();
         // The frame that completes a write of several parts knows the time of its last part only, which is the same.
         let count = timed.partition_point(|entry| entry.first_time <= time);
         let Some(entry) = count.checked_sub(1).map(|index| &timed[index]) else {
@@ -157,12 +164,12 @@ impl Group {
         time.ok_or_else(unknown)
     }
 
-    pub(super) fn frame_entries(&self, line: &SegmentLine) -> Result<Vec<FrameEntry>> {
+    pub(super) fn frame_entries(&self, line: &SegmentLine) -> Result<Arc<[FrameEntry]>> {
         match &line.table {
-            Table::Memory(entries) => Ok(entries.to_vec()),
-            Table::Stored { extent, offset, frames } => {
+            Table::Memory(entries) => Ok(entries.clone()),
+            Table::Stored { extent, offset, frames } => self.tables.get((*extent, *offset), || {
                 self.shared.read_frame_table(*extent, *offset, *frames, (line.base_seq, line.last_seq))
-            }
+            }),
         }
     }
 
@@ -189,19 +196,48 @@ impl Group {
             return Frame::parse(head, &rest[tail..], place).map_err(damage);
         }
         // The records lie in the head page and the tail; the payload in between is not looked at.
-        let head = self.shared.read_extent(line.extent, entry.offset, PAGE_LEN)?;
-        let header = FrameHeader::peek(&head[..PAGE_LEN]).map_err(damage)?;
+        let ends = self.read_ends(line.extent, entry)?;
+        let (head, end) = ends[..ends_len(entry)].split_at(PAGE_LEN);
+        let header = FrameHeader::peek(head).map_err(damage)?;
         if header.bytes() != entry.bytes {
             return Err(damage(Malformed("frame: of another length than its table says")));
         }
         let tail_len = to_len(entry.bytes - header.tail_offset());
-        let tail = match tail_len {
-            0 => None,
-            len => Some(self.shared.read_extent(line.extent, entry.offset + header.tail_offset(), len)?),
-        };
-        let tail = tail.as_ref().map_or(&[][..], |tail| &tail[..tail_len]);
-        Frame::parse(&head[..PAGE_LEN], tail, place).map_err(damage)
+        if let Some(before) = end.len().checked_sub(tail_len) {
+            return Frame::parse(head, &end[before..], place).map_err(damage);
+        }
+        let tail = self.shared.read_extent(line.extent, entry.offset + header.tail_offset(), tail_len)?;
+        Frame::parse(head, &tail[..tail_len], place).map_err(damage)
     }
+
+    /// The head page of a frame and behind it, read at the same time, the last pages of it; all of a short one.
+    fn read_ends(&self, extent: ExtentId, entry: &FrameEntry) -> Result<AlignedBuf> {
+        let len = ends_len(entry);
+        if len_u64(len) == entry.bytes {
+            return self.shared.read_extent(extent, entry.offset, len);
+        }
+        let failed = |error| Error::io("read", self.shared.storage.describe(extent), error);
+        let mut buffer = AlignedBuf::new(len).map_err(failed)?;
+        let (head, end) = buffer[..len].split_at_mut(PAGE_LEN);
+        let end_offset = entry.offset + entry.bytes - len_u64(end.len());
+        let handle = self
+            .shared
+            .handle(extent)
+            .map_err(|error| self.shared.missing(extent, entry.offset, len, error))?;
+        let mut reads = [
+            BatchRead { extent: &*handle, offset: entry.offset, buf: head },
+            BatchRead { extent: &*handle, offset: end_offset, buf: end },
+        ];
+        for outcome in self.batches.read(&mut reads) {
+            outcome.map_err(|error| self.shared.failed_read(extent, entry.offset, len, error))?;
+        }
+        Ok(buffer)
+    }
+}
+
+/// How much of a frame [`Group::read_ends`] reads.
+fn ends_len(entry: &FrameEntry) -> usize {
+    to_len(entry.bytes).min(PAGE_LEN + TAIL_READ_LEN)
 }
 
 /// The records of a frame that complete a seq.
@@ -221,18 +257,26 @@ impl super::Shared {
     /// Fills whole pages of an aligned buffer from an extent.
     pub fn read_into(&self, extent: ExtentId, offset: u64, out: &mut [u8]) -> Result<()> {
         let len = out.len();
-        let missing = |error: Error| match error {
+        let handle = self.handle(extent).map_err(|error| self.missing(extent, offset, len, error))?;
+        handle.read_at(offset, out).map_err(|error| self.failed_read(extent, offset, len, error))
+    }
+
+    /// What it says of the store that an extent could not be opened: one that is gone is damage.
+    fn missing(&self, extent: ExtentId, offset: u64, len: usize, error: Error) -> Error {
+        match error {
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 self.damage(extent, offset, len_u64(len), (Seq::ZERO, Seq::MAX), "is missing")
             }
             other => other,
-        };
-        match self.handle(extent).map_err(missing)?.read_at(offset, out) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                Err(self.damage(extent, offset, len_u64(len), (Seq::ZERO, Seq::MAX), "ends before it should"))
-            }
-            Err(error) => Err(Error::io("read", self.storage.describe(extent), error)),
+        }
+    }
+
+    /// What it says of the store that a read failed: an extent that is too short is damage.
+    fn failed_read(&self, extent: ExtentId, offset: u64, len: usize, error: std::io::Error) -> Error {
+        if error.kind() == std::io::ErrorKind::UnexpectedEof {
+            self.damage(extent, offset, len_u64(len), (Seq::ZERO, Seq::MAX), "ends before it should")
+        } else {
+            Error::io("read", self.storage.describe(extent), error)
         }
     }
 

@@ -27,6 +27,7 @@ mod resize;
 mod segments;
 mod space;
 mod standing;
+mod table_cache;
 mod tapping;
 mod thin;
 
@@ -62,6 +63,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
+use table_cache::TableCache;
 
 /// Open handles of segments kept for reading.
 const HANDLES_MAX: usize = 256;
@@ -215,6 +217,7 @@ pub(crate) struct Group {
     pool: Mutex<Vec<AlignedBuf>>,
     read_pool: Mutex<Vec<AlignedBuf>>,
     batches: BatchReader,
+    tables: TableCache,
     view: RwLock<Arc<View>>,
     frozen: Mutex<VecDeque<Frozen>>,
     /// Goes with `frozen`.
@@ -305,6 +308,7 @@ impl Group {
             pool: Mutex::new(Vec::new()),
             read_pool: Mutex::new(Vec::new()),
             batches: BatchReader::default(),
+            tables: TableCache::default(),
             view: RwLock::new(Arc::new(start.view)),
             frozen: Mutex::new(start.frozen.into()),
             segment_ended: Condvar::new(),
