@@ -26,7 +26,7 @@
 //! inner  first cell of the child:64, first age of the child:64 (see `packed`), child page:32 | 0:32
 //! ```
 //! Invariants. *one volume*: a leaf holds one volume. *order*: entries ascend strictly. *canonical*: each entry passes
-//! [`PackedEntry::check`]. *relative*: a leaf is cut before a relative value would overflow; one entry always fits.
+//! [`PackedEntry::check`](super::packed::PackedEntry::check). *relative*: a leaf is cut before a relative value would overflow; one entry always fits.
 //! A leaf whose relative values allow it has narrow entries, which nearly every leaf does: that takes 2^32 seqs between its newest version and its
 //! oldest, or 2^16 extents.
 //! All of them are checked by [`Page::verify`], which answers what is wrong; what it accepted is read without failing.
