@@ -4,6 +4,9 @@
 # A step that fails ends the script. What cannot be done prints 'skipped: WHAT: WHY'; with CI=true a skip is an error,
 # unless the machine itself cannot do it (no root, no FUSE, no loop devices).
 
+# Nothing is built a second time here with little changed.
+export CARGO_INCREMENTAL=0
+
 log_directory=$(mktemp -d)
 scratch_directory=$(mktemp -d)
 started_at=$SECONDS
