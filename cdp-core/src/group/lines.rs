@@ -167,9 +167,12 @@ impl Group {
     pub(super) fn frame_entries(&self, line: &SegmentLine) -> Result<Arc<[FrameEntry]>> {
         match &line.table {
             Table::Memory(entries) => Ok(entries.clone()),
-            Table::Stored { extent, offset, frames } => self.tables.get((*extent, *offset), || {
-                self.shared.read_frame_table(*extent, *offset, *frames, (line.base_seq, line.last_seq))
-            }),
+            Table::Stored { extent, offset, frames } => {
+                self.tables.get_or_insert_with(&(*extent, *offset), || {
+                    let seqs = (line.base_seq, line.last_seq);
+                    Ok(self.shared.read_frame_table(*extent, *offset, *frames, seqs)?.into())
+                })
+            }
         }
     }
 

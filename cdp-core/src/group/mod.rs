@@ -63,7 +63,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
-use table_cache::TableCache;
+use table_cache::{TableCache, table_cache};
 
 /// Open handles of segments kept for reading.
 const HANDLES_MAX: usize = 256;
@@ -308,7 +308,7 @@ impl Group {
             pool: Mutex::new(Vec::new()),
             read_pool: Mutex::new(Vec::new()),
             batches: BatchReader::default(),
-            tables: TableCache::default(),
+            tables: table_cache(),
             view: RwLock::new(Arc::new(start.view)),
             frozen: Mutex::new(start.frozen.into()),
             segment_ended: Condvar::new(),
