@@ -15,6 +15,7 @@ mod html;
 mod markdown;
 mod metric;
 mod paced;
+mod pages;
 mod probe;
 mod profile;
 mod random;

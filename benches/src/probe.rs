@@ -8,15 +8,13 @@ use crate::{
     device::Device,
     direct::DirectFile,
     drive::{Limits, drive},
-    error::{Context, Result},
+    error::Result,
+    pages::Pages,
     profile::Sizes,
     random::{Content, Random, block_offset},
     scratch::Scratch,
 };
-use cdp_core::{
-    io::AlignedBuf,
-    units::{BLOCK_BYTES, BLOCK_LEN},
-};
+use cdp_core::units::{BLOCK_BYTES, BLOCK_LEN};
 use serde::{Deserialize, Serialize};
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -216,7 +214,7 @@ impl<'a> Probes<'a> {
         let (file, bytes) = (&self.written, self.sizes.file_bytes);
         let operations = if in_order { bytes / request_bytes } else { u64::MAX >> 1 };
         let driven = drive(depth, self.limits(operations), |stream| {
-            let mut buffer = AlignedBuf::new(request).when("allocate")?;
+            let mut buffer = Pages::ordinary(request)?;
             let mut random = Random::new(self.seed ^ self.runs, stream);
             Ok(move |operation| {
                 let offset =
@@ -243,7 +241,7 @@ impl<'a> Probes<'a> {
         let driven = drive(RANDOM_DEPTH, self.limits(u64::MAX >> 1), |stream| {
             let mut content = Content::new(self.seed, stream, BLOCK_LEN)?;
             let mut random = Random::new(self.seed ^ self.runs, stream);
-            let mut buffer = AlignedBuf::new(BLOCK_LEN).when("allocate")?;
+            let mut buffer = Pages::ordinary(BLOCK_LEN)?;
             Ok(move |_| {
                 let offset = block_offset(&mut random, bytes);
                 if random.below(10) < MIXED_READS_IN_TEN {
@@ -262,7 +260,7 @@ impl<'a> Probes<'a> {
         let target = self.fresh_file(bytes)?;
         let source = &self.written;
         let driven = drive(SEQUENTIAL_DEPTH, self.limits(chunks(bytes)), |_| {
-            let mut buffer = AlignedBuf::new(SEQUENTIAL_BYTES).when("allocate")?;
+            let mut buffer = Pages::ordinary(SEQUENTIAL_BYTES)?;
             let target = &target;
             Ok(move |chunk| {
                 source.read(chunk * SEQUENTIAL_BYTES as u64, &mut buffer)?;
@@ -281,7 +279,7 @@ impl<'a> Probes<'a> {
         let driven = drive(RANDOM_DEPTH, self.limits(log_bytes / BLOCK_BYTES), |stream| {
             let mut content = Content::new(self.seed, stream, BLOCK_LEN)?;
             let mut random = Random::new(self.seed ^ self.runs, stream);
-            let mut old = AlignedBuf::new(BLOCK_LEN).when("allocate")?;
+            let mut old = Pages::ordinary(BLOCK_LEN)?;
             let (log, log_end) = (&log, &log_end);
             Ok(move |_| {
                 let offset = block_offset(&mut random, bytes);

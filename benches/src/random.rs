@@ -5,12 +5,9 @@
 //! the generator), *each block differs* from every other that the same [`Content`] has given out (a counter and the seed are
 //! written into each).
 
-use cdp_core::{
-    io::AlignedBuf,
-    units::{BLOCK_BYTES, BLOCK_LEN},
-};
+use cdp_core::units::{BLOCK_BYTES, BLOCK_LEN};
 
-use crate::error::{Context, Result};
+use crate::{error::Result, pages::Pages};
 
 /// Random bytes that a source cycles through: more than a core's own caches hold, because what a host writes was not
 /// just computed by the core that captures it.
@@ -46,7 +43,7 @@ impl Random {
 
 /// Content for writes of one size.
 pub struct Content {
-    pool: AlignedBuf,
+    pool: Pages,
     write_bytes: usize,
     at: usize,
     stamp: u64,
@@ -59,8 +56,20 @@ impl Content {
     /// # Errors
     /// When memory cannot be had.
     pub fn new(seed: u64, stream: u64, write_bytes: usize) -> Result<Self> {
-        let mut pool =
-            AlignedBuf::new(POOL_BYTES.max(write_bytes).next_multiple_of(write_bytes)).when("allocate")?;
+        Self::within(Pages::ordinary, seed, stream, write_bytes)
+    }
+
+    /// The same in memory of this kind.
+    ///
+    /// # Errors
+    /// When memory cannot be had.
+    pub fn within(
+        kind: fn(usize) -> Result<Pages>,
+        seed: u64,
+        stream: u64,
+        write_bytes: usize,
+    ) -> Result<Self> {
+        let mut pool = kind(POOL_BYTES.max(write_bytes).next_multiple_of(write_bytes))?;
         let mut random = Random::new(seed, stream);
         for word in pool.chunks_exact_mut(8) {
             word.copy_from_slice(&random.next().to_le_bytes());

@@ -21,6 +21,8 @@ pub const SEGMENT_ENTRIES_MAX: usize = 256 << 10;
 pub const SEGMENT_ENTRIES_RECOVERED_MAX: usize = 4 * SEGMENT_ENTRIES_MAX;
 /// Frames that may wait for their write and sync; beyond it, inline writes wait.
 pub const FRAMES_IN_FLIGHT_MAX: usize = 48;
+/// Buffers that a group keeps for the next reads and copies.
+pub const TRANSFER_BUFFERS_KEPT: usize = 16;
 /// Largest volume, bytes (64 PiB).
 pub const VOLUME_BYTES_MAX: u64 = 1 << 56;
 /// Most volumes in a store.

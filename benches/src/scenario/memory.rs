@@ -9,12 +9,13 @@ use crate::{
     environment::{Meter, memory_now, memory_peak},
     error::{Context, Error, Result, on_path},
     paced::{Pace, pace},
+    pages::Pages,
     probe::Rate,
     random::{Random, block_offset},
 };
 use cdp_core::{
     CreateOptions, OpenOptions, SourceReader, SourceState, Store, TapOptions,
-    io::{AlignedBuf, DirectoryOptions, DirectoryStorage},
+    io::{DirectoryOptions, DirectoryStorage},
     units::{BLOCK_BYTES, BLOCK_LEN},
 };
 use std::{
@@ -111,7 +112,7 @@ pub fn measure_memory(path: &Path, seed: u64, time: Duration) -> Result<()> {
             let load = Pace { producers: 1, per_second: *per_second, time: time / 2 };
             pace(load, |stream| {
                 let mut random = Random::new(seed, stream);
-                let mut block = AlignedBuf::new(BLOCK_LEN).when("allocate")?;
+                let mut block = Pages::ordinary(BLOCK_LEN)?;
                 let tap = &tap;
                 Ok(move |_| {
                     let offset = block_offset(&mut random, VOLUME_BYTES / BLOCK_BYTES * BLOCK_BYTES);

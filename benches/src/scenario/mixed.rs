@@ -4,12 +4,13 @@ use super::{Bench, Measured, Ready, history::STORE};
 use crate::{
     drive::{Limits, drive},
     error::{Context, Result, on_path},
+    pages::Pages,
     probe::{MIXED_READS_IN_TEN, RANDOM_DEPTH, Rate},
     random::{Content, Random, block_offset},
 };
 use cdp_core::{
     OpenOptions, Store,
-    io::{AlignedBuf, DirectoryOptions, DirectoryStorage},
+    io::{DirectoryOptions, DirectoryStorage},
     units::{BLOCK_BYTES, BLOCK_LEN},
 };
 use std::sync::Arc;
@@ -31,7 +32,7 @@ pub fn random_70_30(bench: &mut Bench<'_>) -> Result<Ready> {
         let driven = drive(RANDOM_DEPTH, limits, |stream| {
             let mut content = Content::new(seed, stream, BLOCK_LEN)?;
             let mut random = Random::new(seed, stream);
-            let mut buffer = AlignedBuf::new(BLOCK_LEN).when("allocate")?;
+            let mut buffer = Pages::ordinary(BLOCK_LEN)?;
             let volume = volume.clone();
             Ok(move |_| {
                 let offset = block_offset(&mut random, volume.bytes());

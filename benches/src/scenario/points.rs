@@ -3,11 +3,12 @@
 use super::{Bench, History, Measured, Ready, open_read_only};
 use crate::{
     error::{Context, Result},
+    pages::Pages,
     probe::Rate,
     random::Random,
     statistics::Latencies,
 };
-use cdp_core::{Point, Store, io::AlignedBuf, units::BLOCK_LEN, units::TimeNs};
+use cdp_core::{Point, Store, units::BLOCK_LEN, units::TimeNs};
 use std::time::{Duration, Instant};
 
 /// Most opens of a warm measurement.
@@ -58,7 +59,7 @@ fn open_points(store: &Store, history: History, random: &mut Random, time: Durat
 fn open_point(store: &Store, history: History, random: &mut Random) -> Result<Duration> {
     let (from, to) = (history.from.get(), history.to.get());
     let time = Point::Time(TimeNs::new(from + random.below(to - from + 1)));
-    let mut buffer = AlignedBuf::new(BLOCK_LEN).when("allocate")?;
+    let mut buffer = Pages::ordinary(BLOCK_LEN)?;
     let started = Instant::now();
     let seq = store.resolve(&time).when("resolve a time")?.seq;
     let snapshot = super::read::snapshot(store, seq)?;

@@ -4,12 +4,12 @@ use super::{Bench, Measured, Ready, open_read_only};
 use crate::{
     drive::{Driven, Limits, drive},
     error::{Context, Result},
+    pages::Pages,
     probe::{RANDOM_DEPTH, Rate, SEQUENTIAL_BYTES, SEQUENTIAL_DEPTH},
     random::{Random, block_offset},
 };
 use cdp_core::{
     Snapshot, Store,
-    io::AlignedBuf,
     units::{BLOCK_BYTES, BLOCK_LEN, Seq},
 };
 use std::time::Duration;
@@ -61,7 +61,7 @@ fn random_warm(bench: &mut Bench<'_>, seq: Seq) -> Result<Ready> {
 
 fn random_reads(snapshot: &Snapshot, limits: Limits, seed: u64) -> Result<Driven> {
     drive(RANDOM_DEPTH, limits, |stream| {
-        let mut buffer = AlignedBuf::new(BLOCK_LEN).when("allocate")?;
+        let mut buffer = Pages::ordinary(BLOCK_LEN)?;
         let mut random = Random::new(seed, stream);
         Ok(move |_| {
             let offset = block_offset(&mut random, snapshot.bytes());
@@ -94,7 +94,7 @@ fn sequential(bench: &mut Bench<'_>, seq: Seq, counted_bytes: u64) -> Result<Rea
     };
     Ready::new(move || {
         let driven = drive(SEQUENTIAL_DEPTH, limits, |_| {
-            let mut buffer = AlignedBuf::new(SEQUENTIAL_BYTES).when("allocate")?;
+            let mut buffer = Pages::ordinary(SEQUENTIAL_BYTES)?;
             let snapshot = &snapshot;
             Ok(move |operation| {
                 let offset = operation * SEQUENTIAL_BYTES as u64;

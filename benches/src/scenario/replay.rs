@@ -6,12 +6,12 @@
 use super::{Bench, Measured, OWN_STORE, Ready, TRACE};
 use crate::{
     error::{Context, Error, Result, on_path},
+    pages::Pages,
     probe::Rate,
     statistics::Latencies,
 };
 use cdp_core::{
     CreateOptions, OpenOptions, Store, Volume,
-    io::AlignedBuf,
     limits::WRITE_BYTES_MAX,
     trace::{Fill, TraceFormat, TraceLine, TraceOp, TraceReader},
 };
@@ -73,7 +73,7 @@ struct Replayed {
 
 fn replay(volume: &Volume, lines: impl Iterator<Item = Result<TraceLine>>, bound: Bound) -> Result<Replayed> {
     let longest = usize::try_from(WRITE_BYTES_MAX).unwrap_or(usize::MAX);
-    let mut buffer = AlignedBuf::new(longest).when("allocate")?;
+    let mut buffer = Pages::ordinary(longest)?;
     let mut replayed = Replayed { samples: Vec::new(), bytes: 0, whole: true };
     let begun = Instant::now();
     for line in lines {

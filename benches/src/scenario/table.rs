@@ -253,6 +253,20 @@ pub const SCENARIOS: &[Scenario] = &[
         yardstick::qcow2_snapshot,
     ).on(&[at(Plot::Yardsticks, "qcow2 after an internal snapshot", 1.0)]),
     scenario(
+        "yardstick-huge-pages-write",
+        "the raw sequential writes themselves, from huge pages, as the engine's buffers are",
+        WRITE,
+        NONE,
+        yardstick::write_huge_pages,
+    ),
+    scenario(
+        "yardstick-huge-pages-read",
+        "the raw sequential reads themselves, into huge pages",
+        (MIBS, Probe::SequentialRead, MIBS),
+        NONE,
+        yardstick::read_huge_pages,
+    ),
+    scenario(
         "yardstick-btrfs",
         "4 KiB random writes to a file after a snapshot of btrfs",
         WRITE,

@@ -5,11 +5,12 @@
 use super::Bench;
 use crate::{
     error::{Context, Error, Result},
+    pages::Pages,
     random::Random,
 };
 use cdp_core::{
     CreateOptions, OpenOptions, Runner, SourceReader, SourceState, Store, Tap, TapOptions,
-    io::{AlignedBuf, Storage},
+    io::Storage,
     units::{BLOCK_BYTES, BLOCK_LEN},
 };
 use std::{
@@ -140,8 +141,8 @@ impl Tapped {
     pub fn finish(self, seed: u64) -> Result<()> {
         let volume = self.store.volume(None).when("find its volume")?;
         let mut random = Random::new(seed, 77);
-        let mut stored = AlignedBuf::new(BLOCK_LEN).when("allocate")?;
-        let mut real = AlignedBuf::new(BLOCK_LEN).when("allocate")?;
+        let mut stored = Pages::ordinary(BLOCK_LEN)?;
+        let mut real = Pages::ordinary(BLOCK_LEN)?;
         for _ in 0..COMPARED {
             let offset = random.below(volume.bytes() / BLOCK_BYTES) * BLOCK_BYTES;
             volume.read(offset, &mut stored).when("read the newest state")?;

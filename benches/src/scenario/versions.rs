@@ -9,12 +9,12 @@ use crate::{
     drive::{Limits, drive},
     environment::memory_now,
     error::{Context, Error, Result},
+    pages::Pages,
     random::{Content, Random, block_offset},
     statistics::Latencies,
 };
 use cdp_core::{
     CreateOptions, OpenOptions, Point, Store,
-    io::AlignedBuf,
     units::{BLOCK_BYTES, BLOCK_LEN, Seq, TimeNs},
 };
 use std::time::{Duration, Instant};
@@ -73,7 +73,7 @@ pub fn lookup<const MILLIONS: u64>(bench: &mut Bench<'_>) -> Result<Ready> {
     let seq = store.resolve(&middle).when("resolve a time")?.seq;
     let snapshot = super::read::snapshot(&store, seq)?;
     let mut random = Random::new(bench.seed ^ bench.round, 0);
-    let mut buffer = AlignedBuf::new(BLOCK_LEN).when("allocate")?;
+    let mut buffer = Pages::ordinary(BLOCK_LEN)?;
     let mut find = move || {
         let offset = block_offset(&mut random, VOLUME_BYTES);
         let started = Instant::now();
@@ -116,14 +116,14 @@ struct Opening {
     to: u64,
     newest: Seq,
     random: Random,
-    buffer: AlignedBuf,
+    buffer: Pages,
 }
 
 impl Opening {
     fn new(store: &Store, seed: u64) -> Result<Self> {
         let (from, to) = ends(store)?;
         let newest = store.timeline().when("look at the timeline")?.newest.seq;
-        let buffer = AlignedBuf::new(BLOCK_LEN).when("allocate")?;
+        let buffer = Pages::ordinary(BLOCK_LEN)?;
         Ok(Self { store: store.clone(), from, to, newest, random: Random::new(seed, 1), buffer })
     }
 

@@ -6,9 +6,10 @@
 use super::{Bench, Measured, OWN_FILE, Ready};
 use crate::{
     direct::DirectFile,
-    drive::{Limits, drive},
+    drive::{Driven, Limits, drive},
     error::{Context, Error, Result, on_path},
-    probe::{RANDOM_DEPTH, Rate, SEQUENTIAL_BYTES},
+    pages::Pages,
+    probe::{RANDOM_DEPTH, Rate, SEQUENTIAL_BYTES, SEQUENTIAL_DEPTH},
     random::{Content, Random, block_offset},
 };
 use cdp_core::units::{BLOCK_BYTES, BLOCK_LEN};
@@ -74,6 +75,48 @@ impl Shell {
         let path = self.directory.join(name);
         fs::write(&path, text).map_err(|error| on_path("write", &path, error))
     }
+}
+
+/// The sequential probe of writes from huge pages, as the engine has them.
+pub fn write_huge_pages(bench: &mut Bench<'_>) -> Result<Ready> {
+    let bytes = bench.sizes.sequential_bytes;
+    let file = DirectFile::create(&bench.path(OWN_FILE)?, bytes)?;
+    let limits = Limits { time: bench.sizes.measure_time, operations: bytes / SEQUENTIAL_BYTES as u64 };
+    let seed = bench.seed ^ bench.round;
+    Ready::new(move || {
+        let driven = drive(SEQUENTIAL_DEPTH, limits, |stream| {
+            let mut content = Content::within(Pages::huge, seed, stream, SEQUENTIAL_BYTES)?;
+            let file = &file;
+            Ok(move |chunk| file.write(chunk * SEQUENTIAL_BYTES as u64, content.next()))
+        })?;
+        file.sync()?;
+        Ok(Measured::new(sequential(&driven)))
+    })
+}
+
+/// The sequential probe of reads into huge pages, as the engine has them.
+pub fn read_huge_pages(bench: &mut Bench<'_>) -> Result<Ready> {
+    let bytes = bench.sizes.sequential_bytes;
+    let file = DirectFile::create(&bench.path(OWN_FILE)?, bytes)?;
+    let mut content = Content::new(bench.seed ^ bench.round, 0, SEQUENTIAL_BYTES)?;
+    for offset in (0..bytes).step_by(SEQUENTIAL_BYTES) {
+        file.write(offset, content.next())?;
+    }
+    file.sync()?;
+    let limits = Limits { time: bench.sizes.measure_time, operations: bytes / SEQUENTIAL_BYTES as u64 };
+    Ready::new(move || {
+        let driven = drive(SEQUENTIAL_DEPTH, limits, |_| {
+            let mut buffer = Pages::huge(SEQUENTIAL_BYTES)?;
+            let file = &file;
+            Ok(move |chunk| file.read(chunk * SEQUENTIAL_BYTES as u64, &mut buffer))
+        })?;
+        Ok(Measured::new(sequential(&driven)))
+    })
+}
+
+fn sequential(driven: &Driven) -> Rate {
+    let seconds = driven.started.elapsed().as_secs_f64();
+    Rate { operations: driven.operations, bytes: driven.operations * SEQUENTIAL_BYTES as u64, seconds }
 }
 
 /// 4 KiB random writes to a full qcow2 image that has just got an internal snapshot.

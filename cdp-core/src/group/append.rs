@@ -428,7 +428,7 @@ impl Group {
         if append.open.as_ref().is_some_and(&suits) {
             return Ok(append);
         }
-        let buffer = self.take_buffer()?;
+        let buffer = self.take_frame_buffer()?;
         self.seal_open(&mut append);
         let (frame, base_seq) = (append.next_frame, append.last_seq);
         let current = append.current.as_ref().expect("room was reserved in a segment");

@@ -146,7 +146,7 @@ impl Group {
         }
         for frame in released {
             if let Ok(frame) = Arc::try_unwrap(frame) {
-                self.return_buffer(frame.into_buffer());
+                self.frame_buffers.put(frame.into_buffer());
             }
         }
     }

@@ -47,9 +47,9 @@ use crate::{
     event::Events,
     format::{Uuid, digest::DigestKey, frame_table::FrameEntry, meta::MetaRecord},
     index::{MemTable, PageCache, Run, RunContext, RunMeta, View},
-    io::{AlignedBuf, BatchReader, Clock, Extent, Storage},
+    io::{AlignedBuf, BatchReader, BufferPool, Clock, Extent, Storage},
     journal::{Commit, OpenFrame, SealedFrame},
-    limits::FRAME_BYTES_MAX,
+    limits::{FRAME_BYTES_MAX, FRAMES_IN_FLIGHT_MAX, TRANSFER_BUFFERS_KEPT},
     manifest::{ManifestLog, ManifestState},
     retention::Outline,
     sabotage::Sabotage,
@@ -67,6 +67,9 @@ use table_cache::{TableCache, table_cache};
 
 /// Open handles of segments kept for reading.
 const HANDLES_MAX: usize = 256;
+
+/// Most that is read from the storage at once, or copied within it, bytes.
+const TRANSFER_LEN: usize = 1 << 20;
 
 /// What every part of a store shares.
 pub(crate) struct Shared {
@@ -214,8 +217,9 @@ pub(crate) struct Group {
     /// Threads of the bundled runner that commit.
     pub runners: AtomicUsize,
     flight: RwLock<BTreeMap<(ExtentId, u64), Arc<SealedFrame>>>,
-    pool: Mutex<Vec<AlignedBuf>>,
-    read_pool: Mutex<Vec<AlignedBuf>>,
+    frame_buffers: BufferPool,
+    /// Of [`TRANSFER_LEN`] bytes.
+    transfer_buffers: BufferPool,
     batches: BatchReader,
     tables: TableCache,
     view: RwLock<Arc<View>>,
@@ -305,8 +309,8 @@ impl Group {
             commit_changed: Condvar::new(),
             runners: AtomicUsize::new(0),
             flight: RwLock::new(BTreeMap::new()),
-            pool: Mutex::new(Vec::new()),
-            read_pool: Mutex::new(Vec::new()),
+            frame_buffers: BufferPool::new(FRAME_BYTES_MAX, FRAMES_IN_FLIGHT_MAX),
+            transfer_buffers: BufferPool::new(TRANSFER_LEN, TRANSFER_BUFFERS_KEPT),
             batches: BatchReader::default(),
             tables: table_cache(),
             view: RwLock::new(Arc::new(start.view)),
@@ -393,6 +397,14 @@ impl Group {
         *view = Arc::new(next);
     }
 
+    fn take_frame_buffer(&self) -> Result<AlignedBuf> {
+        self.frame_buffers.take().map_err(|error| Error::io("reserve memory for", "a frame", error))
+    }
+
+    fn take_transfer_buffer(&self) -> Result<AlignedBuf> {
+        self.transfer_buffers.take().map_err(|error| Error::io("reserve memory for", "a transfer", error))
+    }
+
     /// Refuses when the group cannot take writes.
     fn check_writable(&self) -> Result<()> {
         if let Some(reason) = &*self.poisoned.read() {
@@ -406,20 +418,6 @@ impl Group {
         let mut poisoned = self.poisoned.write();
         if poisoned.is_none() {
             *poisoned = Some(reason.to_owned());
-        }
-    }
-
-    fn take_buffer(&self) -> Result<AlignedBuf> {
-        if let Some(buffer) = self.pool.lock().pop() {
-            return Ok(buffer);
-        }
-        AlignedBuf::new(FRAME_BYTES_MAX).map_err(|error| Error::io("allocate", "a frame", error))
-    }
-
-    fn return_buffer(&self, buffer: AlignedBuf) {
-        let mut pool = self.pool.lock();
-        if pool.len() < crate::limits::FRAMES_IN_FLIGHT_MAX {
-            pool.push(buffer);
         }
     }
 }

@@ -3,12 +3,12 @@
 //! Every byte that comes from the storage is verified by its digest before it is handed out. A mismatch is looked up once more with
 //! the index as it is now (the version may have moved meanwhile) before it is reported as damage.
 
-use super::Group;
+use super::{Group, TRANSFER_LEN};
 use crate::{
     error::{Error, Result},
     format::PAGE_LEN,
     index::{MASK_FULL, Piece},
-    io::{AlignedBuf, BatchRead, Extent, IO_ALIGN},
+    io::{BatchRead, Extent, IO_ALIGN},
     sabotage::Switch,
     units::{
         BLOCK_LEN, Block, ExtentId, SECTOR_BYTES, SECTOR_LEN, SECTORS_PER_BLOCK, Sector, SectorRange, Seq,
@@ -17,8 +17,6 @@ use crate::{
 };
 use std::{io, sync::Arc};
 
-/// Longest single read from the storage, bytes.
-const READ_LEN_MAX: usize = 1 << 20;
 /// Gap between two pieces that is read along rather than skipped, sectors.
 const READ_GAP_SECTORS: u64 = 64;
 /// Blocks in a row that are read by themselves, to where they belong, rather than with others across a gap.
@@ -258,7 +256,7 @@ impl Group {
             let end = group.iter().map(|w| (w.sector + w.sectors()) * SECTOR_BYTES).max().unwrap_or(start);
             let len = to_len(end - start).next_multiple_of(PAGE_LEN);
             bytes += len;
-            if bytes > READ_LEN_MAX && !spans.is_empty() {
+            if bytes > TRANSFER_LEN && !spans.is_empty() {
                 break;
             }
             let place = target.place(group, start, len);
@@ -271,7 +269,7 @@ impl Group {
     /// How many of the wanted versions are read in one go.
     fn contiguous(&self, wanted: &[Wanted]) -> usize {
         let first = wanted[0];
-        let whole = following(wanted).min(READ_LEN_MAX / BLOCK_LEN);
+        let whole = following(wanted).min(TRANSFER_LEN / BLOCK_LEN);
         if whole >= RUN_BLOCKS_MIN {
             return whole;
         }
@@ -281,7 +279,7 @@ impl Group {
         for next in &wanted[1..] {
             let next_end = end.max(next.sector + next.sectors());
             let length = to_len((next_end - start) * SECTOR_BYTES).next_multiple_of(PAGE_LEN);
-            if next.segment != first.segment || next.sector > end + READ_GAP_SECTORS || length > READ_LEN_MAX
+            if next.segment != first.segment || next.sector > end + READ_GAP_SECTORS || length > TRANSFER_LEN
             {
                 break;
             }
@@ -315,8 +313,8 @@ impl Group {
             let handle = self.shared.handle(span.segment);
             handles.push(handle.map_err(|error| self.failed_span(span, wanted[0].seq, error))?);
         }
-        let aside_len = spans.iter().filter(|span| span.place.is_none()).map(|span| span.len).sum();
-        let mut aside = if aside_len > 0 { Some(self.take_read_buffer(aside_len)?) } else { None };
+        let aside_len: usize = spans.iter().filter(|span| span.place.is_none()).map(|span| span.len).sum();
+        let mut aside = if aside_len > 0 { Some(self.take_transfer_buffer()?) } else { None };
         let outcomes = {
             let places = places(spans, target.out, aside.as_deref_mut().unwrap_or_default());
             let reads = spans.iter().zip(&handles).zip(places);
@@ -343,7 +341,7 @@ impl Group {
                 self.deliver(w, &stored[at..at + to_len(w.sectors() * SECTOR_BYTES)], target)
             })
         });
-        aside.into_iter().for_each(|buffer| self.return_read_buffer(buffer));
+        aside.into_iter().for_each(|buffer| self.transfer_buffers.put(buffer));
         outcome
     }
 
@@ -408,22 +406,5 @@ impl Group {
         let flight = self.flight.read();
         let near = flight.range(..=(segment, sector)).next_back().map(|(_, frame)| frame.clone());
         near.is_some_and(|frame| frame.header.segment == segment && frame.read(sector, out))
-    }
-
-    fn take_read_buffer(&self, len: usize) -> Result<AlignedBuf> {
-        let pooled = self.read_pool.lock().pop();
-        match pooled.filter(|buffer| buffer.len() >= len) {
-            Some(buffer) => Ok(buffer),
-            None => {
-                AlignedBuf::new(len.max(READ_LEN_MAX)).map_err(|error| Error::io("allocate", "a read", error))
-            }
-        }
-    }
-
-    fn return_read_buffer(&self, buffer: AlignedBuf) {
-        let mut pool = self.read_pool.lock();
-        if pool.len() < 16 {
-            pool.push(buffer);
-        }
     }
 }

@@ -83,7 +83,7 @@ impl Group {
                 owner_epoch: self.shared.owner_epoch,
                 previous_crc: fresh.previous_crc,
             };
-            let relocated = frame.relocate(context, self.take_buffer()?);
+            let relocated = frame.relocate(context, self.take_frame_buffer()?);
             for record in &parse(&relocated).records {
                 let entries =
                     entries_of(record, fresh.extent, relocated.header.payload_at(), self.shared.sabotage);

@@ -1,9 +1,14 @@
 //! Buffers aligned for direct I/O: long ones are anonymous maps, short ones come from the allocator, since to map and unmap a few pages costs
 //! more than to fill them.
 //!
+//! Those that are filled again and again can be of huge pages. A device is told of a request page by page where its pages lie apart, and takes only
+//! so many at a time; of huge pages a request is one piece. The first touch of a huge page clears all of it, so that a buffer of which little is used,
+//! or which is used once, had better be of ordinary ones.
+//!
 //! Invariant *aligned*: address and capacity are multiples of [`IO_ALIGN`]. Fails only when there is no memory. The
 //! checks of requests that every implementation of a storage makes are here too.
 
+use super::area::{HUGE_PAGE_BYTES, Part, map_huge, parts, to_aligned};
 use crate::units::len_u64;
 use memmap2::MmapMut;
 use std::{
@@ -21,13 +26,12 @@ const MAPPED_BYTES_MIN: usize = 128 << 10;
 pub struct AlignedBuf(Memory);
 
 enum Memory {
-    Map(MmapMut),
-    /// More than is needed; the buffer begins at the first aligned address.
-    Heap {
-        bytes: Box<[u8]>,
-        start: usize,
-        len: usize,
-    },
+    /// The buffer begins at the first address that is aligned.
+    Map { map: MmapMut, start: usize, len: usize },
+    /// The same, of memory of the allocator.
+    Heap { bytes: Box<[u8]>, start: usize, len: usize },
+    /// One of several that lie side by side.
+    Part(Part),
 }
 
 impl AlignedBuf {
@@ -36,26 +40,53 @@ impl AlignedBuf {
     /// # Errors
     /// `OutOfMemory` and whatever else the mapping answers.
     pub fn new(bytes: usize) -> io::Result<Self> {
-        let len = bytes.max(1).checked_next_multiple_of(IO_ALIGN).ok_or(io::ErrorKind::OutOfMemory)?;
+        let len = rounded(bytes)?;
         if len >= MAPPED_BYTES_MIN {
-            return Ok(Self(Memory::Map(MmapMut::map_anon(len)?)));
+            return Ok(Self(Memory::Map { map: MmapMut::map_anon(len)?, start: 0, len }));
         }
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len + IO_ALIGN - 1).map_err(|_| io::ErrorKind::OutOfMemory)?;
         bytes.resize(len + IO_ALIGN - 1, 0);
         let bytes = bytes.into_boxed_slice();
-        let address = bytes.as_ptr().addr();
-        let start = address.next_multiple_of(IO_ALIGN) - address;
+        let start = to_aligned(&bytes, IO_ALIGN);
         Ok(Self(Memory::Heap { bytes, start, len }))
     }
+
+    /// The same in huge pages of its own, where the system gives them on request: for a buffer of a megabyte or more that is used again and again.
+    ///
+    /// # Errors
+    /// As [`AlignedBuf::new`].
+    pub fn in_huge_pages(bytes: usize) -> io::Result<Self> {
+        let len = rounded(bytes)?;
+        let (map, start) = map_huge(len)?;
+        Ok(Self(Memory::Map { map, start, len }))
+    }
+
+    /// As many buffers of at least `bytes` bytes as fit into `area` bytes, at least one, side by side in huge pages, so that several share one.
+    /// Their memory is taken as they are used, the first first, and is free when the last of them is dropped.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(crate) fn side_by_side(bytes: usize, area: usize) -> io::Result<Vec<Self>> {
+        let len = rounded(bytes)?;
+        let area =
+            area.max(len).checked_next_multiple_of(HUGE_PAGE_BYTES).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(parts(area, len)?.into_iter().map(|part| Self(Memory::Part(part))).collect())
+    }
+}
+
+/// The length of a buffer that holds `bytes` bytes.
+fn rounded(bytes: usize) -> io::Result<usize> {
+    bytes.max(1).checked_next_multiple_of(IO_ALIGN).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
 impl Deref for AlignedBuf {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Memory::Map(map) => map,
+            Memory::Map { map, start, len } => &map[*start..*start + *len],
             Memory::Heap { bytes, start, len } => &bytes[*start..start + len],
+            Memory::Part(part) => part,
         }
     }
 }
@@ -63,8 +94,9 @@ impl Deref for AlignedBuf {
 impl DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.0 {
-            Memory::Map(map) => map,
+            Memory::Map { map, start, len } => &mut map[*start..*start + *len],
             Memory::Heap { bytes, start, len } => &mut bytes[*start..*start + *len],
+            Memory::Part(part) => part,
         }
     }
 }
@@ -116,17 +148,18 @@ mod tests {
             [0, 1, 4095, 4096, 4097, 8192, MAPPED_BYTES_MIN - 1, MAPPED_BYTES_MIN, MAPPED_BYTES_MIN + 1];
         for length in lengths {
             for _ in 0..8 {
-                let mut buf = AlignedBuf::new(length).expect("memory");
-                assert_eq!(buf.len(), length.max(1).next_multiple_of(IO_ALIGN), "{length}");
-                assert!(buf.as_ptr().addr().is_multiple_of(IO_ALIGN), "{length}");
-                assert!(buf.iter().all(|byte| *byte == 0), "{length}");
-                // The next one may get the same memory, and is zero all the same.
-                buf.fill(0xFF);
+                for made in [AlignedBuf::new, AlignedBuf::in_huge_pages] {
+                    let mut buf = made(length).expect("memory");
+                    assert_eq!(buf.len(), length.max(1).next_multiple_of(IO_ALIGN), "{length}");
+                    assert!(buf.as_ptr().addr().is_multiple_of(IO_ALIGN), "{length}");
+                    assert!(buf.iter().all(|byte| *byte == 0), "{length}");
+                    // The next one may get the same memory, and is zero all the same.
+                    buf.fill(0xFF);
+                }
             }
         }
-        assert_eq!(
-            AlignedBuf::new(usize::MAX).err().map(|error| error.kind()),
-            Some(io::ErrorKind::OutOfMemory)
-        );
+        for made in [AlignedBuf::new, AlignedBuf::in_huge_pages] {
+            assert_eq!(made(usize::MAX).err().map(|error| error.kind()), Some(io::ErrorKind::OutOfMemory));
+        }
     }
 }

@@ -14,7 +14,9 @@
 //! - **Errors** are `std::io::Error` with the errno of the operating system where there is one.
 
 mod aligned;
+mod area;
 mod batch;
+mod buffer_pool;
 mod clock;
 #[cfg(test)]
 mod conformance;
@@ -31,6 +33,7 @@ mod throttle;
 
 pub use aligned::{AlignedBuf, IO_ALIGN};
 pub(crate) use batch::{BatchRead, BatchReader};
+pub(crate) use buffer_pool::BufferPool;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub(crate) use directory::raw_extent;
 pub use directory::{DirectoryOptions, DirectoryStorage};

@@ -100,7 +100,8 @@ impl MirrorSet {
         // A rate is kept, and a cancellation seen, several times a second; what a crash repeats is less than that.
         let batch = options.bytes_per_second.map(|rate| (rate / PARTS_A_SECOND).max(RUN_BYTES));
         let pace = Pace { started: Instant::now(), bytes_per_second: options.bytes_per_second };
-        let reserve = || AlignedBuf::new(to_len(RUN_BYTES.max(geometry.shape.granularity().bytes())));
+        let reserve =
+            || AlignedBuf::in_huge_pages(to_len(RUN_BYTES.max(geometry.shape.granularity().bytes())));
         let no_memory = |error| Error::io("reserve memory for", "a repair", error);
         let mut buffers =
             Buffers { source: reserve().map_err(no_memory)?, target: reserve().map_err(no_memory)? };

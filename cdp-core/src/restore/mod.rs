@@ -3,7 +3,7 @@
 use crate::{
     error::{Error, Result},
     format::all_zero,
-    io::AlignedBuf,
+    io::{AlignedBuf, BufferPool},
     snapshot::Snapshot,
     units::{BLOCK_LEN, len_u64, to_len},
 };
@@ -112,11 +112,11 @@ pub(crate) fn restore_part(
     if readers > 0 {
         return read_ahead(snapshot, readers.min(READERS_MAX), until, &mut delivery);
     }
-    let spare = Spare::default();
+    let spare = buffers(0);
     while delivery.state.next < until {
         let piece = read_piece(snapshot, delivery.state.next, &spare)?;
         delivery.take(&piece)?;
-        spare.put(piece);
+        piece.data.into_iter().for_each(|buffer| spare.put(buffer));
     }
     Ok(())
 }
@@ -130,7 +130,7 @@ pub(crate) fn restore_piece(
     if offset >= snapshot.bytes() {
         return Ok((snapshot.bytes(), Restored::default()));
     }
-    let piece = read_piece(snapshot, offset, &Spare::default())?;
+    let piece = read_piece(snapshot, offset, &buffers(0))?;
     let mut state = RestoreState::default();
     let mut delivery = Delivery { target, progress: &mut |_| {}, total: snapshot.bytes(), state: &mut state };
     delivery.take(&piece)?;
@@ -144,24 +144,13 @@ struct Piece {
     data: Option<AlignedBuf>,
 }
 
-/// Buffers of pieces that were delivered, for those to come: to map new memory and to fault it in costs more than to fill it.
-#[derive(Default)]
-struct Spare(Mutex<Vec<AlignedBuf>>);
-
-impl Spare {
-    /// A buffer of a chunk, aligned, so that a target may write it with direct I/O.
-    fn take(&self) -> Result<AlignedBuf> {
-        let spare = self.0.lock().pop();
-        let made = spare.map_or_else(|| AlignedBuf::new(to_len(CHUNK_BYTES)), Ok);
-        made.map_err(|error| Error::io("allocate", "a buffer", error))
-    }
-
-    fn put(&self, piece: Piece) {
-        self.0.lock().extend(piece.data);
-    }
+/// Buffers of chunks, aligned, so that a target may write them with direct I/O. Those of pieces that were delivered are for those to come.
+fn buffers(readers: usize) -> BufferPool {
+    // A reader fills one, one of each waits to be delivered, and one is being delivered.
+    BufferPool::new(to_len(CHUNK_BYTES), 2 * readers + 1)
 }
 
-fn read_piece(snapshot: &Snapshot, offset: u64, spare: &Spare) -> Result<Piece> {
+fn read_piece(snapshot: &Snapshot, offset: u64, spare: &BufferPool) -> Result<Piece> {
     let (end, holds_data) = piece_end(snapshot, offset)?;
     let data = if holds_data { Some(read_chunk(snapshot, offset, end, spare)?) } else { None };
     Ok(Piece { offset, end, data })
@@ -179,8 +168,8 @@ fn piece_end(snapshot: &Snapshot, offset: u64) -> Result<(u64, bool)> {
     Ok((if data_from == total { total } else { data_from / CHUNK_BYTES * CHUNK_BYTES }, false))
 }
 
-fn read_chunk(snapshot: &Snapshot, offset: u64, end: u64, spare: &Spare) -> Result<AlignedBuf> {
-    let mut data = spare.take()?;
+fn read_chunk(snapshot: &Snapshot, offset: u64, end: u64, spare: &BufferPool) -> Result<AlignedBuf> {
+    let mut data = spare.take().map_err(|error| Error::io("reserve memory for", "a restore", error))?;
     snapshot.read(offset, &mut data[..to_len(end - offset)])?;
     Ok(data)
 }
@@ -189,7 +178,7 @@ fn read_chunk(snapshot: &Snapshot, offset: u64, end: u64, spare: &Spare) -> Resu
 fn read_ahead(snapshot: &Snapshot, readers: usize, until: u64, delivery: &mut Delivery<'_>) -> Result<()> {
     let next = AtomicU64::new(delivery.state.next);
     let window = Window::new(delivery.state.next, 2 * len_u64(readers) * CHUNK_BYTES);
-    let spare = Spare::default();
+    let spare = buffers(readers);
     thread::scope(|scope| {
         // A reader holds one piece that it has read and cannot hand over; the channel holds one more each.
         let (sender, receiver) = mpsc::sync_channel::<Result<Piece>>(readers);
@@ -234,7 +223,7 @@ fn deliver_in_order(
     receiver: &mpsc::Receiver<Result<Piece>>,
     until: u64,
     window: &Window,
-    spare: &Spare,
+    spare: &BufferPool,
     delivery: &mut Delivery<'_>,
 ) -> Result<()> {
     let mut early: BTreeMap<u64, Piece> = BTreeMap::new();
@@ -250,7 +239,7 @@ fn deliver_in_order(
         if piece.end > offset {
             offset = piece.end;
             delivery.take(&piece)?;
-            spare.put(piece);
+            piece.data.into_iter().for_each(|buffer| spare.put(buffer));
             window.move_to(offset);
         }
     }
@@ -268,7 +257,7 @@ pub(crate) fn restore_shared(
     if threads == 0 {
         return restore(snapshot, 0, &mut OneOfMany(target), progress);
     }
-    let claims = Claims { snapshot, next: Mutex::new(0), spare: Spare::default() };
+    let claims = Claims { snapshot, next: Mutex::new(0), spare: buffers(threads.min(READERS_MAX)) };
     let (mut sum, mut done, mut failure) = (Restored::default(), 0, None);
     thread::scope(|scope| {
         let (sender, receiver) = mpsc::channel();
@@ -311,7 +300,7 @@ pub(crate) fn restore_shared(
 struct Claims<'a> {
     snapshot: &'a Snapshot,
     next: Mutex<u64>,
-    spare: Spare,
+    spare: BufferPool,
 }
 
 impl Claims<'_> {
@@ -332,7 +321,7 @@ impl Claims<'_> {
         let mut one = OneOfMany(target);
         let mut state = RestoreState::default();
         Delivery { target: &mut one, progress: &mut |_| {}, total, state: &mut state }.take(&piece)?;
-        self.spare.put(piece);
+        piece.data.into_iter().for_each(|buffer| self.spare.put(buffer));
         Ok(Some((end - offset, state.restored)))
     }
 

@@ -12,7 +12,7 @@ use crate::{
     dirty_map::ByteRange,
     error::{Error, Result},
     format::digest::DigestKey,
-    io::AlignedBuf,
+    io::{AlignedBuf, BufferPool},
     units::{BLOCK_LEN, to_len},
 };
 use parking_lot::Mutex;
@@ -119,7 +119,7 @@ pub(crate) struct ReadAhead {
 
 struct Shared {
     source: Arc<dyn SourceReader>,
-    free: Mutex<Vec<AlignedBuf>>,
+    buffers: BufferPool,
 }
 
 impl ReadAhead {
@@ -128,7 +128,8 @@ impl ReadAhead {
     /// # Errors
     /// Those of starting a thread.
     pub fn start(source: Arc<dyn SourceReader>, readers: usize) -> io::Result<Self> {
-        let shared = Arc::new(Shared { source, free: Mutex::default() });
+        let kept = (readers * REQUESTS_A_READER).max(1);
+        let shared = Arc::new(Shared { source, buffers: BufferPool::new(to_len(PIECE_BYTES), kept) });
         let mut ahead = Self { shared, jobs: None, readers: Vec::new() };
         if readers == 0 {
             return Ok(ahead);
@@ -206,7 +207,7 @@ impl ReadAhead {
 
     /// Gives a buffer back, to be used again.
     pub fn give_back(&self, buffer: AlignedBuf) {
-        self.shared.free.lock().push(buffer);
+        self.shared.buffers.put(buffer);
     }
 }
 
@@ -261,11 +262,7 @@ impl Shared {
         if range.bytes > PIECE_BYTES {
             return Ok(Fetched::TooLong);
         }
-        let kept = self.free.lock().pop();
-        let mut buffer = match kept {
-            Some(buffer) => buffer,
-            None => AlignedBuf::new(to_len(PIECE_BYTES))?,
-        };
+        let mut buffer = self.buffers.take()?;
         let bytes = &mut buffer[..to_len(range.bytes)];
         match self.source.read_at(range.offset, bytes) {
             Ok(()) => {
@@ -275,7 +272,7 @@ impl Shared {
                 Ok(Fetched::Data(Taken { buffer, digests }))
             }
             Err(error) => {
-                self.free.lock().push(buffer);
+                self.buffers.put(buffer);
                 Err(error)
             }
         }

@@ -68,6 +68,9 @@ impl Payload {
         let sectors = frames.checked_mul(frame_sectors).ok_or(io::ErrorKind::OutOfMemory)?;
         let bytes = sectors.checked_mul(SECTOR_LEN).ok_or(io::ErrorKind::OutOfMemory)?;
         let mut map = MmapMut::map_anon(bytes)?;
+        // All of it is touched now and used again and again: huge pages, where they can be had, save entries of the TLB.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
         map.iter_mut().step_by(4096).for_each(|byte| *byte = 0);
         let base = NonNull::new(map.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {

@@ -10,15 +10,13 @@ use crate::{
         PAGE_BYTES, PAGE_LEN,
         compacted::{CHUNK_LEN, CompactedHeader, CompactedSegment, TABLE_AT_MAX, encode_table},
     },
-    group::{Group, Manifest, random_uuid},
+    group::{Group, Manifest, TRANSFER_LEN, random_uuid},
     io::{AlignedBuf, Extent},
     sabotage::Switch,
     units::{ExtentId, SECTOR_BYTES, Seq, len_u64, to_len},
 };
 use std::{ops::Range, sync::Arc};
 
-/// Bytes of one read and of one write.
-const TRANSFER_LEN: usize = 1 << 20;
 /// Sectors between two survivors that are read along rather than skipped.
 const GAP_SECTORS: u64 = 128;
 
@@ -107,10 +105,9 @@ impl Copying {
             })
             .count();
         let len = to_len((end - start) * SECTOR_BYTES).next_multiple_of(PAGE_LEN);
-        let failed = |error| Error::io("allocate", "a buffer for survivors", error);
         let buffer = match &mut self.buffer {
             Some(buffer) => buffer,
-            none => none.insert(AlignedBuf::new(TRANSFER_LEN).map_err(failed)?),
+            none => none.insert(group.take_transfer_buffer()?),
         };
         let extent = ExtentId::new(segment);
         group.shared.read_into(extent, start * SECTOR_BYTES, &mut buffer[..len])?;
@@ -138,7 +135,8 @@ impl Copying {
     }
 
     /// Where everything is now.
-    pub fn finish(self) -> (Moved, Vec<CompactedSegment>) {
+    pub fn finish(self, group: &Group) -> (Moved, Vec<CompactedSegment>) {
+        self.buffer.into_iter().for_each(|buffer| group.transfer_buffers.put(buffer));
         (Moved::new(self.places), self.made)
     }
 }
@@ -153,7 +151,7 @@ impl Output {
             Manifest::Reader(_) => return Err(Error::ReadOnly),
         };
         let failed = |operation, error| Error::io(operation, group.shared.storage.describe(extent), error);
-        let mut buffer = AlignedBuf::new(TRANSFER_LEN).map_err(|error| failed("allocate", error))?;
+        let mut buffer = group.take_transfer_buffer()?;
         let handle = group.shared.storage.create(extent, bytes).map_err(|error| failed("create", error))?;
         round.created.lock().push(extent);
         let header = CompactedHeader {
@@ -221,7 +219,8 @@ impl Output {
             self.handle.sync().map_err(|error| failed("sync", error))?;
             group.shared.storage.sync_names().map_err(|error| failed("sync names of", error))?;
         }
-        group.shared.handles.insert(self.segment.extent, self.handle.clone());
+        group.shared.handles.insert(self.segment.extent, self.handle);
+        group.transfer_buffers.put(self.buffer);
         Ok(self.segment)
     }
 }
