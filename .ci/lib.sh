@@ -128,7 +128,9 @@ read_test_command() {
     read -r -a test_command <<<"$lines"
 }
 
-prepare() {
+list_missing() {
+    hash -r
+    missing_packages=()
     needs mkfs.ext4 e2fsprogs
     needs mkfs.xfs xfsprogs
     needs sqlite3 sqlite3
@@ -147,6 +149,13 @@ prepare() {
     needs nbdfuse nbdfuse
     needs qemu-system-x86_64 qemu-system-x86
     needs busybox busybox-static
+}
+
+prepare() {
+    list_missing
+    install_missing
+    # To install one package may remove another that was there, of a version that does not go with it (those of QEMU).
+    list_missing
     install_missing
     read_test_command
 }
