@@ -8,10 +8,7 @@ use crate::{
     sabotage::Switch,
     units::{FrameNo, len_u64},
 };
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 /// Longest wait before looking again; answers wake waiters, this only bounds the harm of a lost wake-up.
 const WAIT: Duration = Duration::from_millis(100);
@@ -142,11 +139,6 @@ impl Group {
             let mut flight = self.flight.write();
             for frame in &released {
                 flight.remove(&(frame.header.segment, frame.first_sector()));
-            }
-        }
-        for frame in released {
-            if let Ok(frame) = Arc::try_unwrap(frame) {
-                self.frame_buffers.put(frame.into_buffer());
             }
         }
     }

@@ -69,7 +69,7 @@ use table_cache::{TableCache, table_cache};
 const HANDLES_MAX: usize = 256;
 
 /// Most that is read from the storage at once, or copied within it, bytes.
-const TRANSFER_LEN: usize = 1 << 20;
+pub(crate) const TRANSFER_LEN: usize = 1 << 20;
 
 /// What every part of a store shares.
 pub(crate) struct Shared {
@@ -399,6 +399,11 @@ impl Group {
 
     fn take_frame_buffer(&self) -> Result<AlignedBuf> {
         self.frame_buffers.take().map_err(|error| Error::io("reserve memory for", "a frame", error))
+    }
+
+    /// Buffers of [`TRANSFER_LEN`].
+    pub fn transfer_buffers(&self) -> &BufferPool {
+        &self.transfer_buffers
     }
 
     fn take_transfer_buffer(&self) -> Result<AlignedBuf> {

@@ -323,7 +323,7 @@ impl Group {
             self.batches.read(&mut reads.collect::<Vec<_>>())
         };
         let (mut rest, mut from) = (wanted, 0);
-        let outcome = spans.iter().zip(outcomes).try_for_each(|(span, outcome)| {
+        spans.iter().zip(outcomes).try_for_each(|(span, outcome)| {
             let (versions, others) = rest.split_at(span.versions);
             rest = others;
             outcome.map_err(|error| {
@@ -340,9 +340,7 @@ impl Group {
                 let at = to_len(w.sector * SECTOR_BYTES - span.start);
                 self.deliver(w, &stored[at..at + to_len(w.sectors() * SECTOR_BYTES)], target)
             })
-        });
-        aside.into_iter().for_each(|buffer| self.transfer_buffers.put(buffer));
-        outcome
+        })
     }
 
     /// What a read that failed says of the store: a segment that is gone or too short is damage.

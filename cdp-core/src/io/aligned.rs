@@ -8,7 +8,10 @@
 //! Invariant *aligned*: address and capacity are multiples of [`IO_ALIGN`]. Fails only when there is no memory. The
 //! checks of requests that every implementation of a storage makes are here too.
 
-use super::area::{HUGE_PAGE_BYTES, Part, map_huge, parts, to_aligned};
+use super::{
+    area::{map_huge, to_aligned},
+    buffer_pool::Pooled,
+};
 use crate::units::len_u64;
 use memmap2::MmapMut;
 use std::{
@@ -30,8 +33,8 @@ enum Memory {
     Map { map: MmapMut, start: usize, len: usize },
     /// The same, of memory of the allocator.
     Heap { bytes: Box<[u8]>, start: usize, len: usize },
-    /// One of several that lie side by side.
-    Part(Part),
+    /// One of a pool, to which it returns.
+    Pooled(Pooled),
 }
 
 impl AlignedBuf {
@@ -62,21 +65,14 @@ impl AlignedBuf {
         Ok(Self(Memory::Map { map, start, len }))
     }
 
-    /// As many buffers of at least `bytes` bytes as fit into `area` bytes, at least one, side by side in huge pages, so that several share one.
-    /// Their memory is taken as they are used, the first first, and is free when the last of them is dropped.
-    ///
-    /// # Errors
-    /// `OutOfMemory`.
-    pub(crate) fn side_by_side(bytes: usize, area: usize) -> io::Result<Vec<Self>> {
-        let len = rounded(bytes)?;
-        let area =
-            area.max(len).checked_next_multiple_of(HUGE_PAGE_BYTES).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(parts(area, len)?.into_iter().map(|part| Self(Memory::Part(part))).collect())
+    /// One that returns to its pool when it is dropped.
+    pub(super) fn pooled(pooled: Pooled) -> Self {
+        Self(Memory::Pooled(pooled))
     }
 }
 
 /// The length of a buffer that holds `bytes` bytes.
-fn rounded(bytes: usize) -> io::Result<usize> {
+pub(super) fn rounded(bytes: usize) -> io::Result<usize> {
     bytes.max(1).checked_next_multiple_of(IO_ALIGN).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
@@ -86,7 +82,7 @@ impl Deref for AlignedBuf {
         match &self.0 {
             Memory::Map { map, start, len } => &map[*start..*start + *len],
             Memory::Heap { bytes, start, len } => &bytes[*start..start + len],
-            Memory::Part(part) => part,
+            Memory::Pooled(pooled) => pooled,
         }
     }
 }
@@ -96,7 +92,7 @@ impl DerefMut for AlignedBuf {
         match &mut self.0 {
             Memory::Map { map, start, len } => &mut map[*start..*start + *len],
             Memory::Heap { bytes, start, len } => &mut bytes[*start..*start + *len],
-            Memory::Part(part) => part,
+            Memory::Pooled(pooled) => pooled,
         }
     }
 }

@@ -322,9 +322,4 @@ impl SealedFrame {
         let entry = FrameEntry { offset: context.offset, crc, ..self.entry };
         Self { header, entry, captured_at: self.captured_at, bytes: buffer }
     }
-
-    /// Gives the buffer back.
-    pub fn into_buffer(self) -> AlignedBuf {
-        self.bytes
-    }
 }

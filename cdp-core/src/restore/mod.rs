@@ -3,6 +3,7 @@
 use crate::{
     error::{Error, Result},
     format::all_zero,
+    group::TRANSFER_LEN,
     io::{AlignedBuf, BufferPool},
     snapshot::Snapshot,
     units::{BLOCK_LEN, len_u64, to_len},
@@ -18,8 +19,8 @@ use std::{
     thread,
 };
 
-/// Bytes read and written at a time.
-const CHUNK_BYTES: u64 = 1 << 20;
+/// Bytes read and written at a time: a transfer, so that the buffers of the store fit.
+const CHUNK_BYTES: u64 = len_u64(TRANSFER_LEN);
 /// Most threads that read ahead.
 const READERS_MAX: usize = 64;
 
@@ -112,11 +113,8 @@ pub(crate) fn restore_part(
     if readers > 0 {
         return read_ahead(snapshot, readers.min(READERS_MAX), until, &mut delivery);
     }
-    let spare = buffers(0);
     while delivery.state.next < until {
-        let piece = read_piece(snapshot, delivery.state.next, &spare)?;
-        delivery.take(&piece)?;
-        piece.data.into_iter().for_each(|buffer| spare.put(buffer));
+        delivery.take(&read_piece(snapshot, delivery.state.next, snapshot.buffers())?)?;
     }
     Ok(())
 }
@@ -130,7 +128,7 @@ pub(crate) fn restore_piece(
     if offset >= snapshot.bytes() {
         return Ok((snapshot.bytes(), Restored::default()));
     }
-    let piece = read_piece(snapshot, offset, &buffers(0))?;
+    let piece = read_piece(snapshot, offset, snapshot.buffers())?;
     let mut state = RestoreState::default();
     let mut delivery = Delivery { target, progress: &mut |_| {}, total: snapshot.bytes(), state: &mut state };
     delivery.take(&piece)?;
@@ -144,10 +142,10 @@ struct Piece {
     data: Option<AlignedBuf>,
 }
 
-/// Buffers of chunks, aligned, so that a target may write them with direct I/O. Those of pieces that were delivered are for those to come.
+/// Buffers of chunks for readers of their own, aligned, so that a target may write them with direct I/O.
 fn buffers(readers: usize) -> BufferPool {
     // A reader fills one, one of each waits to be delivered, and one is being delivered.
-    BufferPool::new(to_len(CHUNK_BYTES), 2 * readers + 1)
+    BufferPool::new(TRANSFER_LEN, 2 * readers + 1)
 }
 
 fn read_piece(snapshot: &Snapshot, offset: u64, spare: &BufferPool) -> Result<Piece> {
@@ -203,7 +201,7 @@ fn read_ahead(snapshot: &Snapshot, readers: usize, until: u64, delivery: &mut De
             }
         }
         drop(sender);
-        let outcome = deliver_in_order(&receiver, until, &window, &spare, delivery);
+        let outcome = deliver_in_order(&receiver, until, &window, delivery);
         window.move_to(u64::MAX);
         drop(receiver);
         outcome
@@ -223,7 +221,6 @@ fn deliver_in_order(
     receiver: &mpsc::Receiver<Result<Piece>>,
     until: u64,
     window: &Window,
-    spare: &BufferPool,
     delivery: &mut Delivery<'_>,
 ) -> Result<()> {
     let mut early: BTreeMap<u64, Piece> = BTreeMap::new();
@@ -239,7 +236,6 @@ fn deliver_in_order(
         if piece.end > offset {
             offset = piece.end;
             delivery.take(&piece)?;
-            piece.data.into_iter().for_each(|buffer| spare.put(buffer));
             window.move_to(offset);
         }
     }
@@ -321,7 +317,6 @@ impl Claims<'_> {
         let mut one = OneOfMany(target);
         let mut state = RestoreState::default();
         Delivery { target: &mut one, progress: &mut |_| {}, total, state: &mut state }.take(&piece)?;
-        piece.data.into_iter().for_each(|buffer| self.spare.put(buffer));
         Ok(Some((end - offset, state.restored)))
     }
 

@@ -32,7 +32,7 @@ const REQUESTS_A_READER: usize = 2;
 
 /// What a source holds in a range.
 pub(crate) enum Fetched {
-    /// The bytes; the buffer is given back by [`ReadAhead::give_back`].
+    /// The bytes.
     Data(Taken),
     /// Zeroes, which were not read.
     Hole,
@@ -204,11 +204,6 @@ impl ReadAhead {
             Err(_) => Request::Done(Err(io::Error::other("the threads that read it have ended"))),
         }
     }
-
-    /// Gives a buffer back, to be used again.
-    pub fn give_back(&self, buffer: AlignedBuf) {
-        self.shared.buffers.put(buffer);
-    }
 }
 
 impl Drop for ReadAhead {
@@ -264,17 +259,9 @@ impl Shared {
         }
         let mut buffer = self.buffers.take()?;
         let bytes = &mut buffer[..to_len(range.bytes)];
-        match self.source.read_at(range.offset, bytes) {
-            Ok(()) => {
-                let digests_by =
-                    |key| bytes.chunks(BLOCK_LEN).map(|block| digest_of_block(key, block)).collect();
-                let digests = key.map(digests_by).unwrap_or_default();
-                Ok(Fetched::Data(Taken { buffer, digests }))
-            }
-            Err(error) => {
-                self.buffers.put(buffer);
-                Err(error)
-            }
-        }
+        self.source.read_at(range.offset, bytes)?;
+        let digests_by = |key| bytes.chunks(BLOCK_LEN).map(|block| digest_of_block(key, block)).collect();
+        let digests = key.map(digests_by).unwrap_or_default();
+        Ok(Fetched::Data(Taken { buffer, digests }))
     }
 }

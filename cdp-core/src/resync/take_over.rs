@@ -60,9 +60,6 @@ impl Resync {
             }
         }
         self.counts.bytes_compared += bytes;
-        if let Fetched::Data(taken) = fetched {
-            self.ahead.give_back(taken.buffer);
-        }
         // Equal to a state that may not be durable itself: also then the piece is clean only when the journal is.
         let durable_below = group.appended_below();
         for token in tokens {

@@ -6,6 +6,7 @@
 use crate::{
     catalog::VolumeInfo,
     error::Result,
+    io::BufferPool,
     limits::READ_BYTES_MAX,
     restore::{
         Progress, RestoreState, RestoreTarget, Restored, SharedTarget, restore, restore_part, restore_piece,
@@ -54,6 +55,11 @@ impl Snapshot {
     /// Size of the volume at that point, bytes.
     pub fn bytes(&self) -> u64 {
         self.info.bytes
+    }
+
+    /// Buffers of the store for chunks of the image.
+    pub(crate) fn buffers(&self) -> &BufferPool {
+        self.store.inner.group.transfer_buffers()
     }
 
     /// Fills `buf` from byte `offset`. Multiples of 512.

@@ -112,9 +112,6 @@ impl Verify {
         different.into_iter().for_each(|part| push_merged(&mut self.found.different, part));
         damaged.into_iter().for_each(|part| push_merged(&mut self.found.damaged, part));
         self.found.bytes_compared += range.bytes;
-        if let Fetched::Data(taken) = fetched {
-            self.ahead.give_back(taken.buffer);
-        }
         Ok(())
     }
 
@@ -270,9 +267,6 @@ impl Verify {
             if suspect.since.elapsed() >= settled_after {
                 suspect.settled = Some((different, damaged));
             }
-        }
-        if let Fetched::Data(taken) = fetched {
-            self.ahead.give_back(taken.buffer);
         }
         Ok(())
     }

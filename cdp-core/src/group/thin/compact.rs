@@ -135,8 +135,7 @@ impl Copying {
     }
 
     /// Where everything is now.
-    pub fn finish(self, group: &Group) -> (Moved, Vec<CompactedSegment>) {
-        self.buffer.into_iter().for_each(|buffer| group.transfer_buffers.put(buffer));
+    pub fn finish(self) -> (Moved, Vec<CompactedSegment>) {
         (Moved::new(self.places), self.made)
     }
 }
@@ -220,7 +219,6 @@ impl Output {
             group.shared.storage.sync_names().map_err(|error| failed("sync names of", error))?;
         }
         group.shared.handles.insert(self.segment.extent, self.handle);
-        group.transfer_buffers.put(self.buffer);
         Ok(self.segment)
     }
 }

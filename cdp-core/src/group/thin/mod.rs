@@ -239,7 +239,7 @@ impl Group {
                         return Err(error.into());
                     }
                 }
-                let (moved, compacted) = copying.finish(self);
+                let (moved, compacted) = copying.finish();
                 (round.moved, round.compacted) = (Arc::new(moved), compacted);
                 let merge = self.begin_merge(&round, &goal)?;
                 go_on(Stage::Merge(round, Box::new(merge)))
