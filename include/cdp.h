@@ -1776,11 +1776,12 @@ cdp_status cdp_tap_open(cdp_store *store,
                         struct cdp_tap **tap_out);
 
 // Ends the tap: what was captured becomes durable, and what differs from the source is recorded. The caller has stopped writing to the source,
-// and the source has made its writes durable. On failure it may be called again. [any thread; waits for the storage]
+// and the source has made its writes durable. On failure it may be called again. [any thread; CDP_ERR_BUSY from a callback; waits for the storage]
 cdp_status cdp_tap_detach(struct cdp_tap *tap);
 
 // Ends the tap as cdp_tap_detach does, gives up the handle and sets the variable to NULL, which it may be already. The handle is gone whatever
-// the status; a tap whose end failed is ended by cdp_store_close. [any thread; waits for the storage]
+// the status; a tap whose end failed is ended by cdp_store_close. [any thread; CDP_ERR_BUSY from a callback, and nothing is closed; waits for
+// the storage]
 cdp_status cdp_tap_close(struct cdp_tap **tap);
 
 // Takes one write of 512 bytes to 16 MiB that has completed on the source: call it before the write is acknowledged to the application. The
@@ -1902,6 +1903,22 @@ cdp_status cdp_in_flight_end(struct cdp_in_flight **in_flight,
 // Says that a write that was begun was not submitted and will not be, and sets the variable to NULL, which it may be already.
 // [any thread; waits for nothing]
 cdp_status cdp_in_flight_cancel(struct cdp_in_flight **in_flight);
+
+// Does one write to the source with the tap around it, for hosts that wait where they are until it is complete: as cdp_tap_begin, then write,
+// then cdp_in_flight_end, without a handle between them, which is cheaper. kind is CDP_WRITTEN_DATA, with buf of len bytes, at most 16 MiB,
+// or CDP_WRITTEN_ZEROES or CDP_WRITTEN_DISCARD, with buf NULL and a len of any size. write puts it on the source and returns 0; or a negative
+// errno, and the range is marked; or CDP_END when nothing has changed and nothing will, and nothing is captured. answer_out, which may be NULL,
+// receives what it returned. Unless the status is CDP_OK it was not called, and nothing was submitted. write may call the library, but not
+// close the store or the tap. [any thread, several at once; without an activity log it waits for write alone]
+cdp_status cdp_tap_write_through(cdp_tap *tap,
+                                 uint64_t offset,
+                                 uint64_t len,
+                                 uint32_t kind,
+                                 const void *buf,
+                                 int32_t (*write)(void *userdata),
+                                 void *userdata,
+                                 int32_t *answer_out,
+                                 uint32_t *outcome_out);
 
 /* ---- dirty maps by themselves ------------------------------------------------------------------------------------ */
 

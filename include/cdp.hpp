@@ -12,6 +12,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -217,6 +218,29 @@ class tap : public handle<cdp_tap, cdp_tap_close> {
     in_flight begun;
     check(cdp_tap_begin(get(), offset, len, begun.out()));
     return begun;
+  }
+  // Calls write(), which puts the data on the source and answers 0 or a negative errno, with the tap around it; returns what it answered. What it
+  // throws comes out of here, and counts as a write that failed.
+  template <typename Write>
+  std::int32_t write_through(std::uint64_t offset, std::uint64_t len, std::uint32_t kind, const void *buf, Write &&write,
+                             std::uint32_t *outcome_out = nullptr) {
+    struct call {
+      std::remove_reference_t<Write> *write;
+      std::exception_ptr thrown;
+      static std::int32_t run(void *userdata) {
+        auto *self = static_cast<call *>(userdata);
+        try {
+          return (*self->write)();
+        } catch (...) {
+          self->thrown = std::current_exception();
+          return -5;
+        }
+      }
+    } around{&write, nullptr};
+    std::int32_t answer = 0;
+    check(cdp_tap_write_through(get(), offset, len, kind, buf, call::run, &around, &answer, outcome_out));
+    if (around.thrown) std::rethrow_exception(around.thrown);
+    return answer;
   }
   void mark(std::uint64_t offset, std::uint64_t len, std::uint32_t reason = CDP_GAP_HOST) {
     check(cdp_tap_mark(get(), offset, len, reason));

@@ -2,6 +2,7 @@
 
 use crate::{
     arguments::{check_flags, check_reserved, sized},
+    callback::check_outside,
     failure::{Failure, Outcome},
     guard::guard,
     handle::{get, kind, put},
@@ -201,17 +202,22 @@ pub unsafe extern "C" fn cdp_tap_open(
 }
 
 /// Ends the tap: what was captured becomes durable, and what differs from the source is recorded. The caller has stopped writing to the source,
-/// and the source has made its writes durable. On failure it may be called again. [any thread; waits for the storage]
+/// and the source has made its writes durable. On failure it may be called again. [any thread; CDP_ERR_BUSY from a callback; waits for the storage]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cdp_tap_detach(tap: *mut cdp_tap) -> cdp_status {
-    guard(|_| Ok(get(tap)?.tap.clone().detach()?))
+    guard(|_| {
+        check_outside()?;
+        Ok(get(tap)?.tap.clone().detach()?)
+    })
 }
 
 /// Ends the tap as cdp_tap_detach does, gives up the handle and sets the variable to NULL, which it may be already. The handle is gone whatever
-/// the status; a tap whose end failed is ended by cdp_store_close. [any thread; waits for the storage]
+/// the status; a tap whose end failed is ended by cdp_store_close. [any thread; CDP_ERR_BUSY from a callback, and nothing is closed; waits for
+/// the storage]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cdp_tap_close(tap: *mut *mut cdp_tap) -> cdp_status {
     guard(|caller| {
+        check_outside()?;
         let Some(held) = caller.close(tap)? else { return Ok(()) };
         if held.tap.is_attached() {
             held.tap.clone().detach()?;

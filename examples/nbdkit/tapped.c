@@ -1,7 +1,7 @@
 /* A plain file that is served to clients while a tap captures what they write to it.
  *
  * Nothing that happens to the store is told to a client: a write that could not be captured is marked, and copied from the file later.
- * Requests may overlap, so each is begun before it goes to the file and ended when it is there.
+ * Requests may overlap, so each goes to the file with the tap around it.
  */
 #define _GNU_SOURCE
 #include "plugin.h"
@@ -151,38 +151,57 @@ int tapped_read(struct tapped *tapped, void *buf, uint32_t count, uint64_t offse
   return -1;
 }
 
-/* Begins a write. Without a handle the range is marked afterwards. */
-static cdp_in_flight *begin(struct tapped *tapped, uint64_t offset, uint32_t count) {
-  cdp_in_flight *in_flight = NULL;
-  if (cdp_tap_begin(tapped->tap, offset, count, &in_flight) != CDP_OK)
-    nbdkit_debug("cdp_tap_begin: %s", cdp_last_error_message());
-  return in_flight;
-}
-
-static void end(struct tapped *tapped, cdp_in_flight *in_flight, uint32_t kind, const void *buf, uint64_t offset,
-                uint32_t count) {
-  cdp_status status;
-  if (in_flight != NULL)
-    status = cdp_in_flight_end(&in_flight, kind, buf, buf == NULL ? 0 : count, 0, NULL);
-  else
-    status = cdp_tap_mark(tapped->tap, offset, count, CDP_GAP_HOST);
-  if (status != CDP_OK) nbdkit_error("a write was not captured: %s", cdp_last_error_message());
-}
-
 static uint64_t now_ns(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* A request on its way to the file. */
+struct request {
+  struct tapped *tapped;
+  const void *buf;
+  uint32_t count;
+  uint64_t offset;
+};
+
 /* Writes to the file, and tells the schedule now and then how long that took. */
-static int write_measured(struct tapped *tapped, const void *buf, size_t len, uint64_t offset) {
+static int32_t write_file(void *userdata) {
+  const struct request *request = userdata;
+  struct tapped *tapped = request->tapped;
   int sample = tapped->measures && atomic_fetch_add_explicit(&tapped->writes, 1, memory_order_relaxed) % 16 == 0;
   uint64_t began = sample ? now_ns() : 0;
-  int answer = write_fully(tapped->file, buf, len, offset), error = errno;
+  int32_t answer = write_fully(tapped->file, request->buf, request->count, request->offset) == 0 ? 0 : -errno;
   if (sample) cdp_store_note_latency(tapped->store, now_ns() - began);
-  errno = error;
   return answer;
+}
+
+static int32_t punch_file(void *userdata) {
+  const struct request *request = userdata;
+  int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  if (fallocate(request->tapped->file, mode, (off_t)request->offset, (off_t)request->count) == 0) return 0;
+  /* The file system cannot: nothing has changed. */
+  return errno == EOPNOTSUPP || errno == ENODEV ? CDP_END : -errno;
+}
+
+/* Does a request with the tap around it. One that the tap refuses is done all the same, and its range is marked. Returns what `act` answers. */
+static int32_t through(struct request *request, uint32_t kind, int32_t (*act)(void *)) {
+  int32_t answer = 0;
+  cdp_tap *tap = request->tapped->tap;
+  cdp_status status = cdp_tap_write_through(tap, request->offset, request->count, kind, request->buf, act, request, &answer, NULL);
+  if (status == CDP_OK) return answer;
+  nbdkit_debug("cdp_tap_write_through: %s", cdp_last_error_message());
+  answer = act(request);
+  if (answer != CDP_END && cdp_tap_mark(tap, request->offset, request->count, CDP_GAP_HOST) != CDP_OK)
+    nbdkit_error("a write was not captured: %s", cdp_last_error_message());
+  return answer;
+}
+
+static int failed_with(int error, const char *what) {
+  errno = error;
+  nbdkit_error("%s: %m", what);
+  nbdkit_set_error(error);
+  return -1;
 }
 
 static int finish(struct tapped *tapped, int fua) { return fua ? tapped_flush(tapped) : 0; }
@@ -191,17 +210,9 @@ int tapped_write(struct tapped *tapped, const void *buf, uint32_t count, uint64_
   const char *from = buf;
   while (count > 0) {
     uint32_t piece = count < WRITE_BYTES_MAX ? count : WRITE_BYTES_MAX;
-    cdp_in_flight *in_flight = begin(tapped, offset, piece);
-    int answer = write_measured(tapped, from, piece, offset), error = errno;
-    if (answer == 0) {
-      end(tapped, in_flight, CDP_WRITTEN_DATA, from, offset, piece);
-    } else {
-      end(tapped, in_flight, CDP_WRITTEN_FAILED, NULL, offset, piece);
-      errno = error;
-      nbdkit_error("pwrite: %m");
-      nbdkit_set_error(error);
-      return -1;
-    }
+    struct request request = {tapped, from, piece, offset};
+    int32_t answer = through(&request, CDP_WRITTEN_DATA, write_file);
+    if (answer != 0) return failed_with(-answer, "pwrite");
     from += piece;
     offset += piece;
     count -= piece;
@@ -210,24 +221,13 @@ int tapped_write(struct tapped *tapped, const void *buf, uint32_t count, uint64_
 }
 
 int tapped_punch(struct tapped *tapped, uint32_t count, uint64_t offset, int must_be_zero, int fua) {
-  cdp_in_flight *in_flight = begin(tapped, offset, count);
-  int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-  if (fallocate(tapped->file, mode, (off_t)offset, (off_t)count) == 0) {
-    end(tapped, in_flight, must_be_zero ? CDP_WRITTEN_ZEROES : CDP_WRITTEN_DISCARD, NULL, offset, count);
-    return finish(tapped, fua);
-  }
-  int error = errno;
-  if (error == EOPNOTSUPP || error == ENODEV) {
-    /* The file system cannot: nothing has changed. A trim is a wish; zeroes are written by nbdkit then. */
-    if (in_flight != NULL) cdp_in_flight_cancel(&in_flight);
-    if (!must_be_zero) return 0;
-    nbdkit_set_error(EOPNOTSUPP);
-    return -1;
-  }
-  end(tapped, in_flight, CDP_WRITTEN_FAILED, NULL, offset, count);
-  errno = error;
-  nbdkit_error("fallocate: %m");
-  nbdkit_set_error(error);
+  struct request request = {tapped, NULL, count, offset};
+  int32_t answer = through(&request, must_be_zero ? CDP_WRITTEN_ZEROES : CDP_WRITTEN_DISCARD, punch_file);
+  if (answer == 0) return finish(tapped, fua);
+  if (answer != CDP_END) return failed_with(-answer, "fallocate");
+  /* A trim is a wish; zeroes are written by nbdkit then. */
+  if (!must_be_zero) return 0;
+  nbdkit_set_error(EOPNOTSUPP);
   return -1;
 }
 

@@ -11,7 +11,7 @@ use crate::{
     units::{TimeNs, len_u64},
 };
 use bytes::Bytes;
-use std::{fmt, io::IoSlice};
+use std::{borrow::Borrow, fmt, io::IoSlice};
 
 /// What a write that was begun has put on the source.
 #[derive(Debug)]
@@ -30,10 +30,11 @@ pub enum Written<'a> {
     Failed,
 }
 
-/// A write between its submission to the source and its end, from [`Tap::capture_begin`]. Dropped, its range is marked and copied later.
+/// A write between its submission to the source and its end, from [`Tap::capture_begin`], or from [`Tap::capture_within`] with the tap borrowed.
+/// Dropped, its range is marked and copied later.
 #[must_use = "dropped, the range of the write is marked"]
-pub struct InFlight {
-    tap: Tap,
+pub struct InFlight<T: Borrow<Tap> = Tap> {
+    tap: T,
     range: ByteRange,
     ticket: Ticket,
     pin: Option<Pin>,
@@ -56,22 +57,16 @@ impl Tap {
     /// source. The host must not submit the write then, or else say [`SourceState::Unknown`](crate::SourceState::Unknown) to the next tap
     /// after an unclean end.
     pub fn capture_begin(&self, offset: u64, length: u64) -> Result<InFlight> {
-        self.check(offset, length, u64::MAX)?;
-        let range = ByteRange::new(offset, length);
-        let pin = match &self.log {
-            Some(log) => log.begin(self.store.owner()?, range)?,
-            None => None,
-        };
-        let ticket = self.state.in_flight.begin(offset..range.end());
-        let token = InFlight { tap: self.clone(), range, ticket, pin, over: false };
-        // Looked at behind the table, as who ends the tap looks into the table behind saying so.
-        match self.check_attached() {
-            Ok(()) => Ok(token),
-            Err(error) => {
-                token.cancel();
-                Err(error)
-            }
-        }
+        InFlight::begin(self.clone(), offset, length)
+    }
+
+    /// The same for a host that waits where it is until the write is complete: what it gets borrows the tap, which is cheaper where many threads
+    /// write, and cannot outlive it.
+    ///
+    /// # Errors
+    /// As [`Tap::capture_begin`].
+    pub fn capture_within(&self, offset: u64, length: u64) -> Result<InFlight<&Tap>> {
+        InFlight::begin(self, offset, length)
     }
 
     /// Hands over a write that was begun, dated now: see [`InFlight::end`].
@@ -83,7 +78,27 @@ impl Tap {
     }
 }
 
-impl InFlight {
+impl<T: Borrow<Tap>> InFlight<T> {
+    fn begin(tap: T, offset: u64, length: u64) -> Result<Self> {
+        let its: &Tap = tap.borrow();
+        its.check(offset, length, u64::MAX)?;
+        let range = ByteRange::new(offset, length);
+        let pin = match &its.log {
+            Some(log) => log.begin(its.store.owner()?, range)?,
+            None => None,
+        };
+        let ticket = its.state.in_flight.begin(offset..range.end());
+        let token = Self { tap, range, ticket, pin, over: false };
+        // Looked at behind the table, as who ends the tap looks into the table behind saying so.
+        match token.tap.borrow().check_attached() {
+            Ok(()) => Ok(token),
+            Err(error) => {
+                token.cancel();
+                Err(error)
+            }
+        }
+    }
+
     /// The bytes that are being written.
     pub fn range(&self) -> ByteRange {
         self.range
@@ -124,10 +139,11 @@ impl InFlight {
                 return Ok(Captured::Marked);
             }
         };
-        let table = &self.tap.state.in_flight;
-        let blind = self.tap.state.sabotaged(Switch::CaptureOverlapped);
+        let tap: &Tap = self.tap.borrow();
+        let table = &tap.state.in_flight;
+        let blind = tap.state.sabotaged(Switch::CaptureOverlapped);
         if blind || !table.is_flagged(self.ticket) {
-            let captured = self.tap.take_checked(self.range, time, content);
+            let captured = tap.take_checked(self.range, time, content);
             if blind || table.end_unless_flagged(self.ticket) {
                 self.over = !blind;
                 self.leave(None);
@@ -145,7 +161,7 @@ impl InFlight {
 
     /// Leaves the table, with a mark of the range before that. Its regions of the activity log stay until it is durable.
     fn leave(&mut self, mark: Option<(GapReason, Option<TimeNs>)>) {
-        let tap = &self.tap;
+        let tap: &Tap = self.tap.borrow();
         if let Some((reason, time)) = mark {
             let time = time.unwrap_or_else(|| tap.now());
             tap.state.mark(self.range, time, reason, &tap.capture.wishes, || tap.capture.pool.boundary());
@@ -159,7 +175,7 @@ impl InFlight {
     }
 }
 
-impl Drop for InFlight {
+impl<T: Borrow<Tap>> Drop for InFlight<T> {
     fn drop(&mut self) {
         if !self.over {
             self.leave(Some((GapReason::Stalled, None)));
@@ -167,8 +183,8 @@ impl Drop for InFlight {
     }
 }
 
-impl fmt::Debug for InFlight {
+impl<T: Borrow<Tap>> fmt::Debug for InFlight<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "InFlight({:?} of volume {})", self.range, self.tap.volume())
+        write!(f, "InFlight({:?} of volume {})", self.range, self.tap.borrow().volume())
     }
 }

@@ -92,6 +92,8 @@ fn a_write_that_was_begun_ends_in_one_of_these_ways() {
     assert!(matches!(tap.capture_begin(1, 512), Err(Error::Unaligned { .. })));
     assert!(matches!(tap.capture_begin(bytes as u64, 512), Err(Error::OutOfRange { .. })));
     tap.capture_begin(0, 4096).unwrap().cancel();
+    tap.capture_within(0, 4096).unwrap().cancel();
+    assert!(matches!(tap.capture_within(1, 512), Err(Error::Unaligned { .. })));
     source.write(0, &[1; 4096]);
     let parts = [io::IoSlice::new(&[1; 512]), io::IoSlice::new(&[1; 3584])];
     let begin = || tap.capture_begin(0, 4096).unwrap();
@@ -100,13 +102,16 @@ fn a_write_that_was_begun_ends_in_one_of_these_ways() {
     source.write(0, &[0; 4096]);
     assert_eq!(begin().end(Written::Zeroes, None).unwrap(), Captured::Whole);
     assert_eq!(begin().end(Written::Discard, None).unwrap(), Captured::Whole);
+    source.write(0, &[7; 4096]);
+    let within = tap.capture_within(0, 4096).unwrap().end(Written::Data(&[7; 4096]), None);
+    assert_eq!(within.unwrap(), Captured::Whole);
     store.flush().unwrap();
-    assert_eq!((store.newest().seq, tap.is_whole()), (Seq::new(4), true));
+    assert_eq!((store.newest().seq, tap.is_whole()), (Seq::new(5), true));
     source.write(4096, &[2; 4096]);
     assert!(matches!(begin().end(Written::Data(&[2; 512]), None), Err(Error::InvalidArgument(_))));
     assert_eq!(tap.capture_begin(4096, 4096).unwrap().end(Written::Failed, None).unwrap(), Captured::Marked);
     source.write(9 * BLOCK, &[3; 4096]);
-    drop(tap.capture_begin(9 * BLOCK as u64, 4096).unwrap());
+    drop(tap.capture_within(9 * BLOCK as u64, 4096).unwrap());
     let block = BLOCK as u64;
     assert_eq!(tap.dirty_extents(), [ByteRange::new(0, 2 * block), ByteRange::new(9 * block, block)]);
     while !tap.is_whole() {

@@ -194,6 +194,67 @@ static void in_flight(cdp_store *store, cdp_tap *tap) {
   same_as_disk(store);
 }
 
+/* What a write through the tap does to the disk, and what it answers. */
+struct through {
+  uint64_t offset;
+  unsigned char seed;
+  int32_t answer;
+  int calls;
+  cdp_tap *tap;
+};
+
+static int32_t write_disk(void *userdata) {
+  struct through *through = userdata;
+  ++through->calls;
+  if (through->tap != NULL) EXPECT(CDP_ERR_BUSY, cdp_tap_close(&through->tap));
+  if (through->answer != CDP_END) disk_write(through->offset, through->seed, BLOCK);
+  return through->answer;
+}
+
+/* Writes with the tap around them: whole, failed, not made, overlapping one that was begun, and calls that are wrong and write nothing. */
+static void write_through(cdp_store *store, cdp_tap *tap) {
+  static unsigned char block[BLOCK];
+  struct through through = {8 * BLOCK, 11, 0, 0, tap};
+  cdp_in_flight *begun = NULL;
+  uint32_t outcome = 0;
+  int32_t answer = 5;
+  fill(block, BLOCK, 11);
+  OK(cdp_tap_write_through(tap, 8 * BLOCK, BLOCK, CDP_WRITTEN_DATA, block, write_disk, &through, &answer, &outcome));
+  CHECK(outcome == CDP_CAPTURED_WHOLE && answer == 0 && through.calls == 1);
+  through.tap = NULL;
+  settle(store, tap);
+  same_as_disk(store);
+  through.answer = CDP_END;
+  outcome = 7;
+  OK(cdp_tap_write_through(tap, 8 * BLOCK, BLOCK, CDP_WRITTEN_DISCARD, NULL, write_disk, &through, &answer, &outcome));
+  CHECK(outcome == 7 && answer == CDP_END && through.calls == 2);
+  settle(store, tap);
+  same_as_disk(store);
+  through.answer = -28;
+  through.seed = 12;
+  OK(cdp_tap_write_through(tap, 8 * BLOCK, BLOCK, CDP_WRITTEN_DATA, block, write_disk, &through, &answer, &outcome));
+  CHECK(outcome == CDP_CAPTURED_MARKED && answer == -28 && through.calls == 3);
+  through.answer = 0;
+  OK(cdp_tap_begin(tap, 8 * BLOCK, 2 * BLOCK, &begun));
+  OK(cdp_tap_write_through(tap, 8 * BLOCK, BLOCK, CDP_WRITTEN_DATA, block, write_disk, &through, NULL, &outcome));
+  CHECK(outcome == CDP_CAPTURED_MARKED && through.calls == 4);
+  OK(cdp_in_flight_end(&begun, CDP_WRITTEN_FAILED, NULL, 0, 0, NULL));
+  settle(store, tap);
+  same_as_disk(store);
+#define WRONG(offset, len, kind, buf, write) \
+  EXPECT(CDP_ERR_INVALID_ARGUMENT, cdp_tap_write_through(tap, offset, len, kind, buf, write, &through, &answer, &outcome))
+  WRONG(0, BLOCK, CDP_WRITTEN_DATA, NULL, write_disk);
+  WRONG(0, BLOCK, CDP_WRITTEN_DATA, block, NULL);
+  WRONG(0, BLOCK, CDP_WRITTEN_ZEROES, block, write_disk);
+  WRONG(0, BLOCK, CDP_WRITTEN_FAILED, NULL, write_disk);
+  WRONG(0, BLOCK, 99, NULL, write_disk);
+  WRONG(0, (16 << 20) + BLOCK, CDP_WRITTEN_DATA, block, write_disk);
+  EXPECT(CDP_ERR_UNALIGNED, cdp_tap_write_through(tap, 1, BLOCK, CDP_WRITTEN_DATA, block, write_disk, &through, NULL, NULL));
+  EXPECT(CDP_ERR_INVALID_ARGUMENT,
+         cdp_tap_write_through(NULL, 0, BLOCK, CDP_WRITTEN_DATA, block, write_disk, &through, NULL, NULL));
+  CHECK(through.calls == 4);
+}
+
 static int32_t stop(void *userdata, uint64_t done, uint64_t total) {
   ++*(int *)userdata;
   return done < total ? 1 : 0;
@@ -336,6 +397,7 @@ int main(int argc, char **argv) {
   capture(store, tap);
   marks(store, tap);
   in_flight(store, tap);
+  write_through(store, tap);
   OK(cdp_tap_resync(tap, NULL, NULL, &report));
   CHECK(report.bytes_compared >= DISK && report.bytes_different == 0);
   OK(cdp_tap_detach(tap));
@@ -350,6 +412,7 @@ int main(int argc, char **argv) {
   options.source_state = CDP_SOURCE_AS_RECORDED;
   OK(cdp_tap_open(store, NULL, &source, &options, &tap));
   in_flight(store, tap);
+  write_through(store, tap);
   CHECK(disk.syncs > 0);
   freed = disk.freed;
   OK(cdp_tap_close(&tap));

@@ -89,11 +89,25 @@ void taps(cdp::store &store) {
   auto write = tap.begin(block_bytes, block_bytes);
   std::memcpy(disk.data() + block_bytes, block.data(), block.size());
   CHECK(write.end(CDP_WRITTEN_DATA, block.data(), block.size()) == CDP_CAPTURED_WHOLE && !write);
+  const auto put = [&block] {
+    std::memcpy(disk.data() + 2 * block_bytes, block.data(), block.size());
+    return 0;
+  };
+  std::uint32_t outcome = 0;
+  CHECK(tap.write_through(2 * block_bytes, block_bytes, CDP_WRITTEN_DATA, block.data(), put, &outcome) == 0);
+  CHECK(outcome == CDP_CAPTURED_WHOLE);
   {
     // Given up, it is marked.
     auto lost = tap.begin(5 * block_bytes, block_bytes);
   }
   tap.begin(7 * block_bytes, block_bytes).cancel();
+  try {
+    tap.write_through(5 * block_bytes, block_bytes, CDP_WRITTEN_ZEROES, nullptr,
+                      []() -> std::int32_t { throw std::runtime_error("the disk is gone"); });
+    CHECK(false);
+  } catch (const std::runtime_error &error) {
+    CHECK(std::string(error.what()) == "the disk is gone");
+  }
   tap.mark(9 * block_bytes, block_bytes);
   CHECK(tap.dirty_extents().size() == 2 && tap.stats().dirty_bytes == 2 * block_bytes);
   tap.close();

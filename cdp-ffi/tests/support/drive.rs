@@ -50,6 +50,10 @@ unsafe extern "C" fn target_write(_: *mut c_void, _: u64, _: *const c_void, _: u
     0
 }
 
+unsafe extern "C" fn write_through(length: *mut c_void) -> i32 {
+    [0, 0, CDP_END, -28, 77][length.addr() / 512 % 5]
+}
+
 unsafe extern "C" fn target_zero(_: *mut c_void, offset: u64, _: u64) -> i32 {
     if offset.is_multiple_of(3) { 0 } else { -28 }
 }
@@ -260,10 +264,10 @@ impl Driver<'_> {
             flags: self.choices.flags(),
             buf: self.buffer.as_mut_ptr().cast(),
         };
-        match self.choices.byte() % 112 {
+        match self.choices.byte() % 113 {
             op @ ..=14 => self.volumes(op, call),
             op @ ..=27 => self.points(op, call),
-            op @ ..=37 => self.restores_and_taps(op, call),
+            op @ (..=37 | 112) => self.restores_and_taps(op, call),
             op @ ..=46 => self.others(op, call),
             op @ 48..=71 => self.mirrors(op - 48, call),
             op @ 72..=87 => self.jobs(op - 72, call),
@@ -425,6 +429,25 @@ impl Driver<'_> {
                 35 => {
                     let mut in_flight = self.handle();
                     cdp_in_flight_end(&raw mut in_flight, flags + 1, buf, len, 0, ptr::null_mut())
+                }
+                112 => {
+                    let data: *const c_void = if flags == 0 { buf } else { ptr::null() };
+                    let write: Option<unsafe extern "C" fn(_) -> _> =
+                        if offset.is_multiple_of(7) { None } else { Some(write_through) };
+                    let (mut answer, none) = (0, ptr::null_mut());
+                    let (tap, bytes, userdata) =
+                        (self.handle(), len as u64, ptr::without_provenance_mut(len));
+                    cdp_tap_write_through(
+                        tap,
+                        offset,
+                        bytes,
+                        flags + 1,
+                        data,
+                        write,
+                        userdata,
+                        &raw mut answer,
+                        none,
+                    )
                 }
                 36 => {
                     let mut needed = 0;
