@@ -32,6 +32,8 @@ static char *ring;
 static uint64_t filled, written;
 static size_t fill;
 static uint64_t left_out;
+static int started, ended;
+static pthread_t writer;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t more = PTHREAD_COND_INITIALIZER;
 
@@ -79,27 +81,33 @@ static void *write_log(void *unused) {
   off_t at = 0;
   for (;;) {
     pthread_mutex_lock(&lock);
-    while (written == filled) pthread_cond_wait(&more, &lock);
+    while (written == filled && !ended) pthread_cond_wait(&more, &lock);
     const char *from = piece(written);
+    int last = written == filled;
     pthread_mutex_unlock(&lock);
+    if (last) return unused;
     if (pwrite(log_file, from, PIECE, at) != (ssize_t)PIECE) nbdkit_error("%s: %m", log_name);
     at = (at + (off_t)PIECE) % LOG_BYTES;
     pthread_mutex_lock(&lock);
     written++;
     pthread_mutex_unlock(&lock);
   }
-  return unused;
 }
 
 static int yardstick_after_fork(void) {
-  pthread_t thread;
-  errno = pthread_create(&thread, NULL, write_log, NULL);
-  if (errno == 0) return 0;
+  errno = pthread_create(&writer, NULL, write_log, NULL);
+  started = errno == 0;
+  if (started) return 0;
   nbdkit_error("pthread_create: %m");
   return -1;
 }
 
 static void yardstick_unload(void) {
+  pthread_mutex_lock(&lock);
+  ended = 1;
+  pthread_cond_signal(&more);
+  pthread_mutex_unlock(&lock);
+  if (started) pthread_join(writer, NULL);
   if (left_out > 0) nbdkit_error("%llu bytes found no room and were left out", (unsigned long long)left_out);
 }
 

@@ -1,7 +1,10 @@
 //! What a capture costs production: the time of single calls of a tap at a given rate, beside a plain copy of the same bytes at the
 //! same rate by the same threads, before and after.
 
-use super::{Bench, Measured, OWN_STORE, Ready, tapped::Tapped};
+use super::{
+    Bench, Measured, OWN_STORE, Ready,
+    tapped::{MemoryDisk, Tapped},
+};
 use crate::{
     error::{Context, Result},
     paced::{Pace, Paced, pace},
@@ -25,10 +28,11 @@ pub fn paced<const PRODUCERS: usize, const BYTES: usize, const RATE: u32>(
     let load = Pace { producers: PRODUCERS, per_second: RATE, time: bench.sizes.probe_time };
     let seed = bench.seed ^ bench.round;
     let tapped = Tapped::start(bench.new_storage(OWN_STORE)?, bench.disk_bytes())?;
-    let how = "a plain copy of the same bytes to memory at the same rate by the same number of threads, without a store beside it";
+    let disk = Arc::new(MemoryDisk::new(bench.disk_bytes()));
+    let how = "a plain copy of the same bytes to memory, at the same rate by the same number of threads, after the same write to a disk in memory, without a store beside it";
     Ready::between(
         how,
-        move || copies(load, BYTES, seed),
+        move || copies(load, BYTES, seed, &disk),
         move || {
             let measured = captures(&tapped, load, BYTES, seed)?;
             tapped.wait_until_whole(PATIENCE)?;
@@ -39,12 +43,12 @@ pub fn paced<const PRODUCERS: usize, const BYTES: usize, const RATE: u32>(
 }
 
 fn captures(tapped: &Tapped, load: Pace, bytes: usize, seed: u64) -> Result<Measured> {
-    // A part of the disk for each: two writes of one block at the same time would be a fault of the host.
-    let slots = tapped.store.volume(None).when("find its volume")?.bytes() / (bytes * load.producers) as u64;
+    let slots = tapped.disk.bytes() / (bytes * load.producers) as u64;
     let paced = pace(load, |stream| {
         let mut content = Content::new(seed, stream, bytes)?;
         let mut random = Random::new(seed, stream);
         Ok(move |_| {
+            // A part of the disk for each: two writes of one block at the same time would be a fault of the host.
             let slot = stream * slots + random.below(slots);
             tapped.write(slot * bytes as u64, content.next())
         })
@@ -54,15 +58,19 @@ fn captures(tapped: &Tapped, load: Pace, bytes: usize, seed: u64) -> Result<Meas
     Ok(figure(&paced).with("marked_share", stats.marked as f64 / all).with("gaps", stats.gaps as f64))
 }
 
-/// Copies at the same pace.
-fn copies(load: Pace, bytes: usize, seed: u64) -> Result<Measured> {
+/// Copies at the same pace, each behind a write to the disk, so that both find in the cache what a host's write has left there.
+fn copies(load: Pace, bytes: usize, seed: u64, disk: &MemoryDisk) -> Result<Measured> {
+    let slots = disk.bytes() / (bytes * load.producers) as u64;
     let paced = pace(load, |stream| {
         let mut content = Content::new(seed, stream, bytes)?;
+        let mut random = Random::new(seed, stream);
         // Behind a lock that nobody else takes, as the least that memory shared by threads costs.
         let memory = Arc::new(Mutex::new(vec![1_u8; COPY_BYTES / load.producers]));
         let mut at = 0;
         Ok(move |_| {
             let data = content.next();
+            let slot = stream * slots + random.below(slots);
+            disk.write(slot * bytes as u64, data).when("write to the disk in memory")?;
             let started = Instant::now();
             let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
             at = if at + 2 * bytes > memory.len() { 0 } else { at + bytes };

@@ -38,6 +38,11 @@ impl MemoryDisk {
         Self { parts: (0..parts).map(|_| RwLock::new(vec![0; PART_BYTES])).collect() }
     }
 
+    /// Its size, bytes.
+    pub fn bytes(&self) -> u64 {
+        (self.parts.len() * PART_BYTES) as u64
+    }
+
     /// Writes `data`, which does not cross a multiple of 1 MiB.
     ///
     /// # Errors

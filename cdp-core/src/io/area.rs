@@ -24,7 +24,7 @@ pub(super) fn to_aligned(bytes: &[u8], align: usize) -> usize {
 ///
 /// # Errors
 /// `OutOfMemory`, and what the mapping answers.
-pub(super) fn map_huge(len: usize) -> io::Result<(MmapMut, usize)> {
+pub(crate) fn map_huge(len: usize) -> io::Result<(MmapMut, usize)> {
     let whole = len.checked_next_multiple_of(HUGE_PAGE_BYTES).ok_or(io::ErrorKind::OutOfMemory)?;
     let map = MmapMut::map_anon(whole.checked_add(HUGE_PAGE_BYTES).ok_or(io::ErrorKind::OutOfMemory)?)?;
     let start = to_aligned(&map, HUGE_PAGE_BYTES);

@@ -32,6 +32,7 @@ mod sparse;
 mod throttle;
 
 pub use aligned::{AlignedBuf, IO_ALIGN};
+pub(crate) use area::map_huge;
 pub(crate) use batch::{BatchRead, BatchReader};
 pub(crate) use buffer_pool::BufferPool;
 pub use clock::{Clock, ManualClock, SystemClock};

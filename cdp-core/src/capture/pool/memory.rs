@@ -7,9 +7,9 @@
 //!   consumer, which looks with acquire. An abandoned claim stays the producer's to its end.
 
 use super::{slots::Claim, sync::UnsafeCell};
-use crate::units::SECTOR_LEN;
+use crate::{io::map_huge, units::SECTOR_LEN};
 use memmap2::MmapMut;
-use std::{io, ptr::NonNull};
+use std::{io, ops::Deref, ptr::NonNull, slice};
 
 /// A value in a slot, reached from several threads, one after the other.
 pub(super) struct Shared<T>(UnsafeCell<T>);
@@ -44,11 +44,69 @@ impl<T> Shared<T> {
     }
 }
 
-/// The payload bytes of all frames: one anonymous map.
+/// Values side by side, in huge pages where the system gives them: what all producers go through again and again would miss the TLB at every
+/// page otherwise.
+pub(super) struct Slab<T> {
+    base: NonNull<T>,
+    len: usize,
+    _map: MmapMut,
+}
+
+// SAFETY: a slab owns its values as a boxed slice does.
+#[allow(unsafe_code)]
+unsafe impl<T: Send> Send for Slab<T> {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl<T: Sync> Sync for Slab<T> {}
+
+impl<T> Slab<T> {
+    /// `len` values; their memory is touched.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, and what the mapping answers.
+    pub(super) fn new(len: usize, value: impl Fn() -> T) -> io::Result<Self> {
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let (mut map, start) = map_huge(bytes.max(1))?;
+        let base = NonNull::from(&mut map[start..]).cast::<T>();
+        for index in 0..len {
+            // SAFETY: within the map, which begins at a huge page and so is aligned for any value, and not borrowed.
+            #[allow(unsafe_code)]
+            unsafe {
+                base.add(index).write(value());
+            }
+        }
+        Ok(Self { base, len, _map: map })
+    }
+}
+
+impl<T> Deref for Slab<T> {
+    type Target = [T];
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY: all values were made, and the map lives as long as this.
+        #[allow(unsafe_code)]
+        unsafe {
+            slice::from_raw_parts(self.base.as_ptr(), self.len)
+        }
+    }
+}
+
+impl<T> Drop for Slab<T> {
+    fn drop(&mut self) {
+        // SAFETY: all values were made, and nobody reaches them any more; the map goes behind them.
+        #[allow(unsafe_code)]
+        unsafe {
+            NonNull::slice_from_raw_parts(self.base, self.len).drop_in_place();
+        }
+    }
+}
+
+/// The payload bytes of all frames: one anonymous map, in huge pages where the system gives them.
 pub(super) struct Payload {
     base: NonNull<u8>,
+    bytes: usize,
     frame_sectors: usize,
-    map: MmapMut,
+    _map: MmapMut,
     /// Lets a model see each access to a sector.
     #[cfg(all(test, loom))]
     watched: Vec<UnsafeCell<()>>,
@@ -67,16 +125,15 @@ impl Payload {
         let frame_sectors = frame_sectors as usize;
         let sectors = frames.checked_mul(frame_sectors).ok_or(io::ErrorKind::OutOfMemory)?;
         let bytes = sectors.checked_mul(SECTOR_LEN).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mut map = MmapMut::map_anon(bytes)?;
-        // All of it is touched now and used again and again: huge pages, where they can be had, save entries of the TLB.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
-        map.iter_mut().step_by(4096).for_each(|byte| *byte = 0);
-        let base = NonNull::new(map.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let (mut map, start) = map_huge(bytes.max(1))?;
+        let memory = &mut map[start..start + bytes];
+        memory.iter_mut().step_by(4096).for_each(|byte| *byte = 0);
+        let base = NonNull::from(memory).cast();
         Ok(Self {
             base,
+            bytes,
             frame_sectors,
-            map,
+            _map: map,
             #[cfg(all(test, loom))]
             watched: std::iter::repeat_with(|| UnsafeCell::new(())).take(sectors).collect(),
         })
@@ -87,10 +144,7 @@ impl Payload {
         let within = first_sector as usize * SECTOR_LEN + skip;
         let frame_bytes = self.frame_sectors * SECTOR_LEN;
         let start = frame * frame_bytes + within;
-        assert!(
-            within + bytes <= frame_bytes && start + bytes <= self.map.len(),
-            "payload outside its frame"
-        );
+        assert!(within + bytes <= frame_bytes && start + bytes <= self.bytes, "payload outside its frame");
         start
     }
 
@@ -120,7 +174,7 @@ impl Payload {
         // gets these sectors before the consumer leaves the frame (*claimed*).
         #[allow(unsafe_code)]
         unsafe {
-            std::slice::from_raw_parts(self.base.add(start).as_ptr(), bytes)
+            slice::from_raw_parts(self.base.add(start).as_ptr(), bytes)
         }
     }
 }

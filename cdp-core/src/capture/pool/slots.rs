@@ -9,7 +9,7 @@
 
 use super::{
     Write,
-    memory::Shared,
+    memory::{Shared, Slab},
     sync::{AtomicU32, Ordering},
 };
 use bytes::Bytes;
@@ -70,7 +70,7 @@ const _: () = assert!(size_of::<Slot>() == 64);
 
 /// The slots of all frames.
 pub(super) struct Slots {
-    slots: Vec<Slot>,
+    slots: Slab<Slot>,
     /// Payload handed over, kept away from the descriptors because it is rare.
     owned: Vec<Shared<Option<Bytes>>>,
     per_frame: usize,
@@ -84,11 +84,10 @@ impl Slots {
     pub(super) fn new(frames: usize, per_frame: u32) -> io::Result<Self> {
         let per_frame = per_frame as usize;
         let count = frames.checked_mul(per_frame).ok_or(io::ErrorKind::OutOfMemory)?;
-        let (mut slots, mut owned) = (Vec::new(), Vec::new());
-        slots.try_reserve_exact(count).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut owned = Vec::new();
         owned.try_reserve_exact(count).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let slot = || Slot { state: AtomicU32::new(RESERVED), descriptor: Shared::new(None) };
-        slots.extend(std::iter::repeat_with(slot).take(count));
+        let slots = Slab::new(count, slot)?;
         owned.extend(std::iter::repeat_with(|| Shared::new(None)).take(count));
         Ok(Self { slots, owned, per_frame })
     }
