@@ -159,6 +159,8 @@ impl Group {
                     continue;
                 }
                 Next::Waiting(_) => {}
+                // A boundary seals the newest frame, and the next producer pays for a new one: not without need.
+                Next::Empty if !capture.has_wishes() => return Ok(()),
                 Next::Empty => {
                     // Whatever was wished for until now lies behind everything that was there.
                     let behind = capture.pool.boundary();
