@@ -44,6 +44,7 @@ static int write_fully(int file, const void *buf, size_t len, uint64_t offset) {
   while (len > 0) {
     ssize_t put = pwrite(file, from, len, (off_t)offset);
     if (put < 0 && errno == EINTR) continue;
+    if (put == 0) errno = EIO;
     if (put <= 0) return -1;
     from += put;
     len -= (size_t)put;
