@@ -79,7 +79,7 @@ impl Plot {
     pub const fn details(self) -> &'static [&'static str] {
         match self {
             Self::CaptureProducers | Self::CaptureSize | Self::CaptureRate => {
-                &["p50_us", "p99_us", "p999_us", "copy_p99_us"]
+                &["p50_us", "p99_at_speed_us", "p999_us", "copy_p99_at_speed_us"]
             }
             Self::OpenHistory | Self::LookupHistory => &["p50_us", "p99_us"],
             _ => &[],

@@ -154,7 +154,8 @@ fn measure(
         findings.reference = reference.map(|reference| reference.how);
         findings.reference_latencies = before_found.latencies;
         if findings.reference_latencies.is_some() {
-            let copied = before_found.details.iter().filter(|(name, _)| name.ends_with("_us"));
+            let is_same = |name: &str| name.ends_with("_us") || name == "slowed_share";
+            let copied = before_found.details.iter().filter(|(name, _)| is_same(name));
             let copied: Vec<_> = copied.map(|(name, value)| (format!("copy_{name}"), *value)).collect();
             findings.details.extend(copied);
         }

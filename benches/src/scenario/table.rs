@@ -360,7 +360,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     scenario(
         "overload-capture",
-        "capture of 4 KiB while the store gets half of what production writes; 999 of 1000 are done within",
+        "capture of 4 KiB while the store gets half of what production writes; 999 of 1000 are done within, at full processor speed",
         (US, Probe::Computation, RATE),
         (Some(Bound::AtMost(10.0)), None),
         overload::capture,
