@@ -1906,10 +1906,10 @@ cdp_status cdp_in_flight_cancel(struct cdp_in_flight **in_flight);
 
 // Does one write to the source with the tap around it, for hosts that wait where they are until it is complete: as cdp_tap_begin, then write,
 // then cdp_in_flight_end, without a handle between them, which is cheaper. kind is CDP_WRITTEN_DATA, with buf of len bytes, at most 16 MiB,
-// or CDP_WRITTEN_ZEROES or CDP_WRITTEN_DISCARD, with buf NULL and a len of any size. write puts it on the source and returns 0; or a negative
-// errno, and the range is marked; or CDP_END when nothing has changed and nothing will, and nothing is captured. answer_out, which may be NULL,
-// receives what it returned. Unless the status is CDP_OK it was not called, and nothing was submitted. write may call the library, but not
-// close the store or the tap. [any thread, several at once; without an activity log it waits for write alone]
+// or CDP_WRITTEN_ZEROES or CDP_WRITTEN_DISCARD, with buf NULL and a len of any size. write puts it on the source and returns 0; or CDP_END when
+// nothing has changed and nothing will, and nothing is captured; or a negative errno, and the range is marked, as it is by any other answer.
+// answer_out, which may be NULL, receives what it returned. Unless the status is CDP_OK it was not called, and nothing was submitted. write may
+// call the library, but not close the store or the tap. [any thread, several at once; without an activity log it waits for write alone]
 cdp_status cdp_tap_write_through(cdp_tap *tap,
                                  uint64_t offset,
                                  uint64_t len,

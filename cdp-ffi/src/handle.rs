@@ -71,9 +71,22 @@ impl Family {
 
 type Object = Arc<dyn Any + Send + Sync>;
 
-#[derive(Clone)]
+/// What stands behind a handle, with its family: one count of users for both, since calls from many threads meet at it.
+pub struct Member<T> {
+    object: T,
+    family: Arc<Family>,
+}
+
+impl<T> Deref for Member<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.object
+    }
+}
+
 struct Entry {
     kind: u8,
+    /// A [`Member`].
     object: Object,
     family: Arc<Family>,
 }
@@ -114,34 +127,31 @@ impl Parts {
 }
 
 /// An object in use by a call. Dropped by a panic, it poisons its family.
-pub struct Held<T> {
-    object: Arc<T>,
-    family: Arc<Family>,
-}
+pub struct Held<T>(Arc<Member<T>>);
 
 impl<T> Held<T> {
     /// The family that it belongs to.
     pub fn family(&self) -> &Arc<Family> {
-        &self.family
+        &self.0.family
     }
 
     /// The object, for who goes on with it in another thread.
-    pub fn object(&self) -> Arc<T> {
-        self.object.clone()
+    pub fn object(&self) -> Arc<Member<T>> {
+        self.0.clone()
     }
 }
 
 impl<T> Deref for Held<T> {
     type Target = T;
     fn deref(&self) -> &T {
-        &self.object
+        &self.0.object
     }
 }
 
 impl<T> Drop for Held<T> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.family.poison();
+            self.family().poison();
         }
     }
 }
@@ -181,27 +191,29 @@ impl Table {
     }
 }
 
-fn downcast<K: Kind>(object: Object) -> Outcome<Arc<K::Object>> {
-    object.downcast::<K::Object>().map_err(|_| no_handle::<K>())
+fn held<K: Kind>(object: Object) -> Outcome<Held<K::Object>> {
+    object.downcast().map(Held).map_err(|_| no_handle::<K>())
 }
 
 /// What stands behind a handle.
 pub fn get<K: Kind>(handle: *const K) -> Outcome<Held<K::Object>> {
     let parts = parts(handle)?;
-    let entry = TABLE.read().entry::<K>(&parts)?.clone();
-    if entry.family.poisoned.load(Ordering::SeqCst) {
+    let object = TABLE.read().entry::<K>(&parts)?.object.clone();
+    let held = held::<K>(object)?;
+    if held.family().poisoned.load(Ordering::SeqCst) {
         return Err(Failure::new(
             CDP_ERR_POISONED,
             "a defect was met in an earlier call; close the store and open it again",
         ));
     }
-    Ok(Held { object: downcast::<K>(entry.object)?, family: entry.family })
+    Ok(held)
 }
 
 /// Makes a handle for an object; `family`: `None` begins one.
 pub fn put<K: Kind>(object: K::Object, family: Option<&Arc<Family>>) -> Outcome<*mut K> {
-    let entry =
-        Entry { kind: K::NUMBER, object: Arc::new(object), family: family.cloned().unwrap_or_default() };
+    let family = family.cloned().unwrap_or_default();
+    let member = Member { object, family: family.clone() };
+    let entry = Entry { kind: K::NUMBER, object: Arc::new(member), family };
     let mut table = TABLE.write();
     if entry.family.is_closed() {
         // The store was closed by another thread while this call was under way.
@@ -235,7 +247,7 @@ pub fn remove<K: Kind>(handle: *const K) -> Outcome<Held<K::Object>> {
         table.take(parts.index)
     };
     let entry = entry.ok_or_else(closed::<K>)?;
-    Ok(Held { object: downcast::<K>(entry.object)?, family: entry.family })
+    held::<K>(entry.object)
 }
 
 /// Takes all handles of a family off the table; their objects go when no call uses them any more.

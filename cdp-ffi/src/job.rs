@@ -4,7 +4,7 @@ use crate::{
     arguments::{Caller, Sized32, sized},
     failure::{Failure, Outcome},
     guard::{guard, guard_status},
-    handle::{Family, Held, Kind, get, kind, put},
+    handle::{Family, Held, Kind, Member, get, kind, put},
     restore,
     resync::Watch,
     status::{CDP_END, CDP_ERR_BUSY, CDP_OK, cdp_status},
@@ -69,7 +69,7 @@ pub(crate) enum Work {
     Retention(RetentionJob),
     Import(ImportSeedJob),
     Export(ExportJob<'static>),
-    Restore(Arc<Mutex<restore::Job>>),
+    Restore(Arc<Member<Mutex<restore::Job>>>),
 }
 
 impl Work {

@@ -32,7 +32,7 @@ pub struct TapObject {
     /// The tap.
     pub tap: Tap,
     /// Its store.
-    pub store: std::sync::Arc<crate::store::StoreObject>,
+    pub store: std::sync::Arc<crate::handle::Member<crate::store::StoreObject>>,
 }
 
 /// Nothing is known beyond what the store recorded: the source was not changed since the last tap ended, or since the store went down. Where it has a
