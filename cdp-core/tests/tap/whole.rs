@@ -67,6 +67,28 @@ fn every_captured_write_is_a_point() {
     store.close().unwrap();
 }
 
+/// Goal: a drain that took everything leaves the newest frame to the writes to come, so that none of them pays for a fresh one; a flush, which
+/// needs a boundary, does not. Method: a write behind each, and the free frames of the pool.
+#[test]
+fn a_drain_leaves_the_newest_frame_open() {
+    let (store, source) = (store(1 << 20), Source::new(1 << 20));
+    let tap = store.tap("disk", source, equal()).unwrap();
+    let free = |store: &cdp_core::Store| {
+        tap.capture(0, &[7; BLOCK]).unwrap();
+        let free = tap.stats().pool.frames_free;
+        store.step(Default::default()).unwrap();
+        free
+    };
+    let first = free(&store);
+    for _ in 0..20 {
+        assert_eq!(free(&store), first);
+    }
+    store.flush().unwrap();
+    assert_eq!(free(&store), first - 1, "the one before is still the consumer's");
+    tap.detach().unwrap();
+    store.close().unwrap();
+}
+
 /// Goal: the caller's mistakes are errors that capture and mark nothing. Method: each of them.
 #[test]
 fn mistakes_are_refused_and_leave_nothing() {
