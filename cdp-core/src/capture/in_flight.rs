@@ -10,9 +10,15 @@
 //! A write that finds no room is in the *crowd*: it flags all that it overlaps, and while there is a crowd every write is flagged.
 
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use loom::sync::atomic::{
+    AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Release, SeqCst},
+};
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Release, SeqCst},
+};
 
 use std::ops::Range;
 
@@ -31,6 +37,8 @@ const FLAG: u64 = 1;
 const FLAGGED: u64 = ACTIVE | FLAG;
 const LIFE: u64 = 4;
 
+/// On a line of its own: writes that come and go beside it are no business of this one.
+#[repr(align(64))]
 struct Slot {
     word: AtomicU64,
     start: AtomicU64,
@@ -68,9 +76,13 @@ impl InFlightTable {
             {
                 continue;
             }
-            slot.start.store(bytes.start, SeqCst);
-            slot.end.store(bytes.end, SeqCst);
-            self.used.fetch_max(at + 1, SeqCst);
+            // Who reads one of these sees the claim, and with it that the life before has ended.
+            slot.start.store(bytes.start, Release);
+            slot.end.store(bytes.end, Release);
+            // It never falls, so that who finds it high enough need not raise it.
+            if self.used.load(SeqCst) <= at {
+                self.used.fetch_max(at + 1, SeqCst);
+            }
             slot.word.store(word | ACTIVE, SeqCst);
             fence_for_loom();
             if self.flag_others(Some(at), &bytes) || self.crowd.load(SeqCst) > 0 {
@@ -90,7 +102,7 @@ impl InFlightTable {
         for (at, slot) in self.slots[..self.used.load(SeqCst)].iter().enumerate() {
             let mut word = slot.word.load(SeqCst);
             while Some(at) != own && word & ACTIVE != 0 {
-                let (start, end) = (slot.start.load(SeqCst), slot.end.load(SeqCst));
+                let (start, end) = (slot.start.load(Acquire), slot.end.load(Acquire));
                 let overlaps = start < bytes.end && bytes.start < end;
                 let now = match overlaps && word & FLAG == 0 {
                     true => slot

@@ -18,6 +18,7 @@ use crate::{
     units::{ExtentId, SECTOR_BYTES, SECTORS_PER_BLOCK, Sector, SectorRange, Seq, TimeNs, VolumeId},
 };
 use bytes::{Buf, BufMut};
+use smallvec::SmallVec;
 
 /// Length of a descriptor without its words, bytes.
 pub const DESCRIPTOR_LEN: usize = 32;
@@ -70,6 +71,9 @@ impl RecordKind {
     }
 }
 
+/// The digests of a record. Most writes are one block, whose digest needs no memory of its own.
+pub type Digests = SmallVec<[u64; 2]>;
+
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -94,7 +98,7 @@ pub struct Record {
     /// First sector of its payload in the payload of the frame.
     pub payload_sector: u32,
     /// Digests, one per block touched (0: zero and not stored), or one for metadata.
-    pub digests: Vec<u64>,
+    pub digests: Digests,
 }
 
 impl Record {
@@ -110,14 +114,18 @@ impl Record {
             | if self.staged { FLAG_STAGED } else { 0 }
             | if self.continues { FLAG_CONTINUES } else { 0 };
         let relative = if self.staged { 0 } else { self.seq.get() - base.get() };
-        out.put_u8(self.kind.code());
-        out.put_u8(flags);
-        out.put_u16_le(self.volume.get());
-        out.put_u32_le(u32::try_from(self.range.sectors).expect("records are cut to 2^31 sectors"));
-        out.put_u64_le(self.range.start.get());
-        out.put_u64_le(self.time.get());
-        out.put_u32_le(u32::try_from(relative).expect("a frame holds fewer than 2^32 records"));
-        out.put_u32_le(self.payload_sector);
+        // As a whole: to grow the stream field by field costs more than the fields.
+        let mut descriptor = [0; DESCRIPTOR_LEN];
+        let mut rest = &mut descriptor[..];
+        rest.put_u8(self.kind.code());
+        rest.put_u8(flags);
+        rest.put_u16_le(self.volume.get());
+        rest.put_u32_le(u32::try_from(self.range.sectors).expect("records are cut to 2^31 sectors"));
+        rest.put_u64_le(self.range.start.get());
+        rest.put_u64_le(self.time.get());
+        rest.put_u32_le(u32::try_from(relative).expect("a frame holds fewer than 2^32 records"));
+        rest.put_u32_le(self.payload_sector);
+        out.put_slice(&descriptor);
         if self.staged {
             out.put_u64_le(self.seq.get());
         }

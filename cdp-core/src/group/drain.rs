@@ -208,9 +208,12 @@ impl Group {
     ) -> Result<()> {
         let outcome = self.append_captured(turn, write, data);
         let is_forbidden = matches!(outcome, Err(Error::OverBound { .. })) && self.is_stopped();
+        if !is_forbidden {
+            return outcome;
+        }
         let taps = capture.taps();
         let tap = taps.iter().find(|tap| u32::from(tap.volume().get()) == write.volume);
-        let (true, Some(tap)) = (is_forbidden, tap) else { return outcome };
+        let Some(tap) = tap else { return outcome };
         let (range, reason) = (ByteRange::new(write.offset, write.length), GapReason::Shortage);
         tap.mark(range, write.time, reason, &capture.wishes, || order.saturating_sub(1));
         if tap.gap_is_open() {

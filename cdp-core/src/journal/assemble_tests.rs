@@ -1,6 +1,9 @@
 use super::*;
 use crate::{
-    format::{frame::Frame, record::Record},
+    format::{
+        frame::Frame,
+        record::{Digests, Record},
+    },
     units::{Lineage, OwnerEpoch, Sector, SectorRange, TimeNs, VolumeId},
 };
 
@@ -31,7 +34,7 @@ fn frame(number: u64, base_seq: u64, durable: u64, holds: Holds) -> ScannedFrame
         time: TimeNs::ZERO,
         seq: Seq::new(seq),
         payload_sector: 0,
-        digests: Vec::new(),
+        digests: Digests::new(),
     };
     let records: Vec<Record> = match holds {
         Holds::Writes(count) => (1..=count).map(|step| record(base_seq + step, true, true)).collect(),

@@ -185,7 +185,7 @@ impl OpenFrame {
             time,
             seq: self.last_seq,
             payload_sector,
-            digests: vec![digest],
+            digests: [digest].into_iter().collect(),
         };
         self.finish_record(&record);
     }

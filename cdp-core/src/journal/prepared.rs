@@ -7,7 +7,7 @@ use crate::{
     format::{
         all_zero,
         digest::DigestKey,
-        record::{Record, RecordKind, block_parts, blocks_touched},
+        record::{Digests, Record, RecordKind, block_parts, blocks_touched},
     },
     index::cells_of,
     limits::FRAME_PAYLOAD_BYTES_MAX,
@@ -36,7 +36,7 @@ pub struct PreparedWrite<'a> {
     volume: VolumeId,
     range: SectorRange,
     data: &'a [u8],
-    digests: Vec<u64>,
+    digests: Digests,
 }
 
 /// The first part of the writes of an interval; `time` is that of the first of them.
@@ -52,7 +52,7 @@ pub fn interval_part() -> Part<'static> {
         time: TimeNs::ZERO,
         seq: Seq::ZERO,
         payload_sector: 0,
-        digests: Vec::new(),
+        digests: Digests::new(),
     };
     Part { record, data: &[], stored_sectors: 0, lead_sectors: 0 }
 }
@@ -75,7 +75,7 @@ impl<'a> PreparedWrite<'a> {
     pub fn data(volume: VolumeId, range: SectorRange, data: &'a [u8], key: DigestKey) -> Self {
         assert_eq!(data.len(), to_len(range.bytes()), "data is as long as its range");
         let mut at = 0;
-        let digests: Vec<u64> = block_parts(range)
+        let digests: Digests = block_parts(range)
             .map(|part| {
                 let bytes = &data[at..at + to_len(part.bytes())];
                 at += bytes.len();
@@ -86,7 +86,7 @@ impl<'a> PreparedWrite<'a> {
     }
 
     /// Makes a write of data ready whose digests are known: one for each block that it touches, 0 for zeroes.
-    pub fn digested(volume: VolumeId, range: SectorRange, data: &'a [u8], digests: Vec<u64>) -> Self {
+    pub fn digested(volume: VolumeId, range: SectorRange, data: &'a [u8], digests: Digests) -> Self {
         assert_eq!(data.len(), to_len(range.bytes()), "data is as long as its range");
         assert_eq!(digests.len(), block_parts(range).count(), "a digest for each block");
         if digests.iter().all(|digest| *digest == 0) {
@@ -97,7 +97,7 @@ impl<'a> PreparedWrite<'a> {
 
     /// Makes a write of zeroes or a discard ready.
     pub fn range(volume: VolumeId, range: SectorRange, kind: WriteKind) -> Self {
-        Self { kind, volume, range, data: &[], digests: Vec::new() }
+        Self { kind, volume, range, data: &[], digests: Digests::new() }
     }
 
     /// Takes a seq and writes nothing.
@@ -181,13 +181,13 @@ impl<'a> PreparedWrite<'a> {
             WriteKind::Data => {
                 let first_block = self.range.start.block().get();
                 let from = to_len(range.start.block().get() - first_block);
-                let digests = self.digests[from..from + to_len(blocks_touched(range))].to_vec();
+                let digests = self.digests[from..from + to_len(blocks_touched(range))].into();
                 let bytes = to_len((at - start) * SECTOR_BYTES)..to_len((stop - start) * SECTOR_BYTES);
                 (RecordKind::Data, digests, &self.data[bytes])
             }
-            WriteKind::Zero => (RecordKind::Zero, Vec::new(), &[][..]),
-            WriteKind::Discard => (RecordKind::Discard, Vec::new(), &[][..]),
-            WriteKind::Stage => (RecordKind::Stage, Vec::new(), &[][..]),
+            WriteKind::Zero => (RecordKind::Zero, Digests::new(), &[][..]),
+            WriteKind::Discard => (RecordKind::Discard, Digests::new(), &[][..]),
+            WriteKind::Stage => (RecordKind::Stage, Digests::new(), &[][..]),
         };
         let record = Record {
             kind,

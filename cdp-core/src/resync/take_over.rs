@@ -104,7 +104,7 @@ impl Resync {
                 Some(data) => {
                     let data = &data[to_len(run.start)..to_len(run.end)];
                     let write = match content.digests(&run) {
-                        Some(digests) => PreparedWrite::digested(volume, sectors, data, digests.to_vec()),
+                        Some(digests) => PreparedWrite::digested(volume, sectors, data, digests.into()),
                         None => PreparedWrite::data(volume, sectors, data, group.shared.key),
                     };
                     self.counts.bytes_transferred += write.stored_bytes();

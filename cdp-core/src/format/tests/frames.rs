@@ -6,7 +6,7 @@ use crate::{
         Malformed, PAGE_BYTES, PAGE_LEN,
         digest::{DigestKey, crc_around},
         frame::{Frame, FrameHeader, FramePlace, place_stream, tail_pages},
-        record::{Record, RecordKind, block_parts},
+        record::{Digests, Record, RecordKind, block_parts},
     },
     journal::scan_segment,
     limits::{COUNTER_END, FRAME_BYTES_MAX},
@@ -73,7 +73,7 @@ impl Sample {
             time: TimeNs::new(500 + next.get()),
             seq: next,
             payload_sector: u32::try_from(self.payload.len() / SECTOR_LEN).unwrap(),
-            digests: Vec::new(),
+            digests: Digests::new(),
         };
         match kind {
             RecordKind::Data => {
