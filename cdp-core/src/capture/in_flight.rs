@@ -268,4 +268,24 @@ mod loom_tests {
     fn loom_the_order_is_known_or_marked_in_a_crowd() {
         model(1);
     }
+
+    /// Goal: a range is never taken for that of the write behind it in the same slot. Method: one writes elsewhere just before.
+    #[test]
+    fn loom_a_range_is_that_of_its_own_life() {
+        loom::model(|| {
+            let table = Arc::new(InFlightTable::new(2).unwrap());
+            let other = table.clone();
+            let thread = thread::spawn(move || {
+                let first = other.begin(8..16);
+                let elsewhere = other.is_flagged(first);
+                other.end(first);
+                let second = other.begin(0..8);
+                (elsewhere, second)
+            });
+            let own = table.begin(0..8);
+            let (elsewhere, second) = thread.join().unwrap();
+            assert!(!elsewhere, "they share no byte");
+            assert!(table.is_flagged(own) && table.is_flagged(second), "they share all");
+        });
+    }
 }
