@@ -97,7 +97,7 @@ fn record(kind: RecordKind, seq: u64, start: u64, sectors: u64) -> Record {
         time: TimeNs::new(1_000 + seq),
         seq: Seq::new(seq),
         payload_sector: 0,
-        digests,
+        digests: digests.into(),
     }
 }
 
