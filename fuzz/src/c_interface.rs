@@ -10,6 +10,8 @@ pub fn calls(data: &[u8]) {
 
 /// A few rows of bytes that are far apart.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let row = |seed: u8| (0..1024_u16).map(|at| at.to_le_bytes()[0].wrapping_mul(seed).wrapping_add(seed)).collect();
+    let row = |seed: u8| {
+        (0..1024_u16).map(|at| at.to_le_bytes()[0].wrapping_mul(seed).wrapping_add(seed)).collect()
+    };
     [3, 29, 61, 101, 157, 211].map(row).into()
 }

@@ -47,7 +47,9 @@ fn copies() -> Vec<Arc<ExtentCopy>> {
     (0..3).map(|id| Arc::new(ExtentCopy::new(extent(id)))).collect()
 }
 
-fn opener(copies: &[Arc<ExtentCopy>]) -> impl FnMut(&CopyRecord) -> io::Result<Arc<dyn MirrorCopy>> + use<'_> {
+fn opener(
+    copies: &[Arc<ExtentCopy>],
+) -> impl FnMut(&CopyRecord) -> io::Result<Arc<dyn MirrorCopy>> + use<'_> {
     |record| {
         let at = usize::try_from(record.number).ok().and_then(|number| copies.get(number));
         at.map(|copy| Arc::clone(copy) as _).ok_or_else(|| io::ErrorKind::NotFound.into())

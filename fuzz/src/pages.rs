@@ -6,8 +6,8 @@ use cdp_core::{
         compacted::{CompactedHeader, decode_table, encode_table},
         digest::{DigestKey, crc_around},
         frame_table::{FrameEntry, TablePlace, decode_page, encode_page},
-        packed::{PackedContent, PackedEntry, PackedKey},
         leaf::{Leaf, LeafBuilder},
+        packed::{PackedContent, PackedEntry, PackedKey},
         page::{InnerBuilder, Page, PageBytes, PageIdentity, PageKind},
         segment::SegmentHeader,
         superblock::Superblock,
@@ -246,7 +246,10 @@ pub fn index_page_seeds() -> Vec<Vec<u8>> {
         let content = PackedContent::data(20 + (number << 17), 800, 0x3C, 99);
         leaf.push(&PackedEntry { key: PackedKey::new(2, number, 0, 50), content });
     }
-    [narrow, leaf.finish(&identity).1, inner.finish(1, &identity).1].iter().map(|page| trimmed(page)).collect()
+    [narrow, leaf.finish(&identity).1, inner.finish(1, &identity).1]
+        .iter()
+        .map(|page| trimmed(page))
+        .collect()
 }
 
 pub fn trailer(data: &[u8]) {

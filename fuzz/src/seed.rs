@@ -5,8 +5,8 @@ use cdp_core::{
     dirty_map::ByteRange,
     format::{PAGE_LEN, Uuid},
     seed::layout::{
-        BATCH_HEAD_LEN, BATCH_LEN_MAX, BatchHead, SeedAbout, SeedFile, SeedManifest, SeedState, decode_file_head,
-        digest, encode_batch, encode_file_head,
+        BATCH_HEAD_LEN, BATCH_LEN_MAX, BatchHead, SeedAbout, SeedFile, SeedManifest, SeedState,
+        decode_file_head, digest, encode_batch, encode_file_head,
     },
     units::{Lineage, Seq, TimeNs, VolumeId},
 };
@@ -92,7 +92,11 @@ pub fn file_head_seeds() -> Vec<Vec<u8>> {
 
 pub fn batch_seeds() -> Vec<Vec<u8>> {
     let zeroes = [(ByteRange::new(0, 512), true), (ByteRange::new(8192, 1 << 20), true)];
-    let mixed = [(ByteRange::new(4096, 4096), false), (ByteRange::new(8192, 512), true), (ByteRange::new(9216, 512), false)];
+    let mixed = [
+        (ByteRange::new(4096, 4096), false),
+        (ByteRange::new(8192, 512), true),
+        (ByteRange::new(9216, 512), false),
+    ];
     vec![
         encode_batch(1, 0, &zeroes, &[], true),
         encode_batch(1, 1, &mixed, &[5; 4608], true),
