@@ -283,7 +283,7 @@ pub const SCENARIOS: &[Scenario] = &[
     // Taps.
     scenario(
         "capture-4k-100k",
-        "capture of 4 KiB, 100,000 a second by one producer; 99 of 100 are done within",
+        "capture of 4 KiB, 100,000 a second by one producer; 99 of 100 are done within, at full processor speed",
         (US, Probe::Own, US),
         (Some(Bound::AtMost(2.0)), None),
         capture::paced::<1, 4096, 100000>,
@@ -304,7 +304,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ).since(Profile::Standard).on(&[at(Plot::CaptureProducers, "", 4.0)]),
     scenario(
         "capture-4k-10k",
-        "capture of 4 KiB, 10,000 a second by one producer; 99 of 100 are done within",
+        "capture of 4 KiB, 10,000 a second by one producer; 99 of 100 are done within, at full processor speed",
         (US, Probe::Own, US),
         NONE,
         capture::paced::<1, 4096, 10000>,
@@ -325,7 +325,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ).since(Profile::Standard).on(&[at(Plot::CaptureRate, "", 200_000.0)]),
     scenario(
         "capture-16k",
-        "capture of 16 KiB at 100 MB/s by one producer; 99 of 100 are done within",
+        "capture of 16 KiB at 100 MB/s by one producer; 99 of 100 are done within, at full processor speed",
         (US, Probe::Own, US),
         NONE,
         capture::paced::<1, 16384, 6400>,
